@@ -1,0 +1,81 @@
+"""Detectors: one value a detector; what it reads, how its signals point, what an analyst does about a hit.
+
+A detector turns a row of its feature view into signals, compares each with the device's own baseline, and the
+champion model of its use case scores them together (`tidewatch.scoring`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tidewatch.errors import ContractError
+
+USE_CASES = ("silent", "leak", "lie")
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One number of a window that may betray the device."""
+
+    name: str
+    expression: str
+    """SQL over the view's columns and `window_end_ms` (BIGINT); means the same in Flink and Spark."""
+    direction: Literal[-1, 0, 1]
+    """1: too much is a sign; -1: too little; 0: both."""
+    transform: Literal["identity", "log1p"]
+    unit: str
+    doc: str
+    scale_floor: float
+    """Smallest robust scale, in transformed units: differences below it are never a sign."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A window next to its baseline, and whether it must be an alert."""
+
+    name: str
+    observed: dict[str, float]
+    expected: dict[str, float]
+    hit: bool
+
+
+@dataclass(frozen=True)
+class Detector:
+    """One way in which a device goes wrong, and how it is told."""
+
+    name: str
+    use_case: Literal["silent", "leak", "lie"]
+    title: str
+    doc: str
+    view: str
+    signals: tuple[Signal, ...]
+    technique: str
+    """MITRE ATT&CK technique, for instance T1499."""
+    runbook: str
+    false_positives: tuple[str, ...]
+    threshold: float = 0.5
+    """Score (0 to 1, `tidewatch.scoring`) from which a window is anomalous."""
+    severities: tuple[tuple[float, str], ...] = ((0.5, "low"), (0.6, "medium"), (0.75, "high"), (0.9, "critical"))
+    candidates: tuple[str, ...] = ("pca", "kmeans", "gmm")
+    """Model families trained; the first is the first champion."""
+    examples: tuple[Example, ...] = field(default=())
+
+    def severity(self, score: float) -> str:
+        """The severity of a score, or '' below the lowest."""
+        return next((name for least, name in reversed(self.severities) if score >= least), "")
+
+
+def all_detectors() -> tuple[Detector, ...]:
+    """Every detector, sorted by name."""
+    found: list[Any] = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)]
+    return tuple(sorted((m.DETECTOR for m in found if hasattr(m, "DETECTOR")), key=lambda d: d.name))
+
+
+def of_use_case(use_case: str) -> tuple[Detector, ...]:
+    """The detectors of a use case; raises ContractError for an unknown one."""
+    if use_case not in USE_CASES:
+        raise ContractError(f"there is no use case {use_case!r}.", f"one of: {', '.join(USE_CASES)}")
+    return tuple(d for d in all_detectors() if d.use_case == use_case)

@@ -1,0 +1,95 @@
+"""Feature views: one value a view, rendered to Flink SQL and to Spark SQL, so that stream and batch agree.
+
+A view is a window over a source (an event contract, or windows of other views), grouped by its keys.
+Expressions use only what means the same in both engines (`docs/cookbooks/add-a-feature.md` lists it):
+COUNT, SUM, MIN, MAX, CASE, COUNT(DISTINCT …), arithmetic on DOUBLE. No AVG or STDDEV over BIGINT.
+
+Columns a view may read of an event source: the contract's fields, and `external` (BOOLEAN: the other end is
+outside the inside networks; null for sources without addresses), which the decoder adds once per event.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+
+from tidewatch.errors import ContractError
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column of a view: an aggregate expression over the rows of a window."""
+
+    name: str
+    expression: str
+    type: str
+    """`long` or `double`."""
+    doc: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows a view reads: an event contract's, or another view's windows, projected to `columns`.
+
+    `columns` maps a column's name to an SQL expression over the source's row.
+    """
+
+    name: str
+    columns: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """A windowed aggregation. Its name is the topic's, the Pinot table's and the Delta table's."""
+
+    name: str
+    doc: str
+    sources: tuple[Source, ...]
+    keys: tuple[str, ...]
+    size_seconds: int
+    slide_seconds: int
+    """Equal to `size_seconds`: tumbling."""
+    features: tuple[Feature, ...]
+    published: bool = True
+    """The stream writes its windows to Kafka (and so to Pinot) and to Delta; False: only the scores tell them."""
+
+    @property
+    def tumbling(self) -> bool:
+        return self.size_seconds == self.slide_seconds
+
+    @property
+    def over_views(self) -> bool:
+        """True if it reads windows of other views, not raw events."""
+        from tidewatch import events
+
+        return self.sources[0].name not in events.names()
+
+
+def names() -> tuple[str, ...]:
+    """Every feature view, in an order in which a view comes after the views it reads."""
+    found = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
+    views = {n: m.VIEW for n, m in found.items() if hasattr(m, "VIEW")}
+    ordered: list[str] = []
+    while len(ordered) < len(views):
+        ready = [
+            n for n, v in sorted(views.items())
+            if n not in ordered and all(s.name in ordered or s.name not in views for s in v.sources)
+        ]
+        if not ready:
+            raise ContractError(f"feature views read each other in a circle: {sorted(set(views) - set(ordered))}.")
+        ordered += ready
+    return tuple(ordered)
+
+
+def view(name: str) -> FeatureView:
+    """One feature view; raises ContractError if there is none of that name."""
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError:
+        raise ContractError(f"there is no feature view {name!r}.", f"one of: {', '.join(names())}") from None
+    found: FeatureView = module.VIEW
+    if found.name != name:
+        raise ContractError(f"tidewatch/features/{name}.py defines the view {found.name!r}.", "give both the same name")
+    return found

@@ -1,0 +1,28 @@
+"""What a device sent and received in a minute: the base of flood and leak detection."""
+
+from tidewatch.features import Feature, FeatureView, Source
+
+_EXT_OUT = "external AND direction = 'out'"
+
+VIEW = FeatureView(
+    name="flow_1m",
+    doc=__doc__ or "",
+    sources=(Source("flow"),),
+    keys=("device_id",),
+    size_seconds=60,
+    slide_seconds=60,
+    features=(
+        Feature("flows", "COUNT(*)", "long", "flows that ended in the window", "flows"),
+        Feature("bytes_out", "SUM(bytes_out)", "long", "bytes the device sent", "B"),
+        Feature("bytes_in", "SUM(bytes_in)", "long", "bytes the device received", "B"),
+        Feature("external_flows", "SUM(CASE WHEN external THEN 1 ELSE 0 END)", "long", "flows with an outside address", "flows"),
+        Feature("external_bytes_out", "SUM(CASE WHEN external THEN bytes_out ELSE 0 END)", "long", "bytes sent to outside addresses", "B"),
+        Feature("external_bytes_in", "SUM(CASE WHEN external THEN bytes_in ELSE 0 END)", "long", "bytes received from outside addresses", "B"),
+        Feature("destinations", "COUNT(DISTINCT CASE WHEN direction = 'out' THEN dst_ip END)", "long", "distinct addresses the device opened flows to", "addresses"),
+        Feature("external_destinations", f"COUNT(DISTINCT CASE WHEN {_EXT_OUT} THEN dst_ip END)", "long", "distinct outside addresses the device opened flows to", "addresses"),
+        Feature("inbound_flows", "SUM(CASE WHEN direction = 'in' THEN 1 ELSE 0 END)", "long", "flows others opened to the device", "flows"),
+        Feature("inbound_sources", "COUNT(DISTINCT CASE WHEN direction = 'in' THEN src_ip END)", "long", "distinct addresses that opened flows to the device", "addresses"),
+        Feature("failed_flows", "SUM(CASE WHEN status <> 'ok' THEN 1 ELSE 0 END)", "long", "flows refused, reset or unanswered", "flows"),
+        Feature("last_ts", "MAX(ts)", "long", "event time of the last flow, UTC milliseconds", "ms"),
+    ),
+)

@@ -1,0 +1,262 @@
+"""Settings: one frozen typed tree, read from `tidewatch.toml` and `TIDEWATCH_…` variables.
+
+A variable names its place in the tree with two underscores between levels:
+`TIDEWATCH_PORTS__KAFKA=9092`, `TIDEWATCH_STREAM__PARALLELISM=4`.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import secrets as _secrets
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from tidewatch.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ports(_Frozen):
+    """Where each local server listens, always on 127.0.0.1."""
+
+    kafka: int = 19092
+    kafka_controller: int = 19093
+    zookeeper: int = 19181
+    pinot_controller: int = 19000
+    pinot_broker: int = 19099
+    pinot_server: int = 19098
+    pinot_server_admin: int = 19097
+    flink_rest: int = 19081
+    flink_rpc: int = 19123
+    flink_blob: int = 19125
+    flink_taskmanager_rpc: int = 19122
+    flink_taskmanager_data: int = 19121
+    postgres: int = 19432
+    mlflow: int = 19500
+    airflow: int = 19080
+    airflow_logs: int = 19793
+    airflow_trigger_logs: int = 19794
+    superset: int = 19088
+    reports: int = 19090
+
+    @classmethod
+    def from_base(cls, base: int) -> Ports:
+        """Every port counted up from `base`: a second stack beside the first (tests)."""
+        return cls(**{name: base + i for i, name in enumerate(cls.model_fields)})
+
+
+class External(_Frozen):
+    """Addresses of servers that Tidewatch does not start; empty: the local one."""
+
+    kafka: str = Field("", description="bootstrap servers, host:port[,host:port]")
+    pinot_controller: str = Field("", description="http://host:port")
+    pinot_broker: str = Field("", description="http://host:port")
+    flink_rest: str = Field("", description="http://host:port")
+    mlflow: str = Field("", description="http://host:port")
+    airflow: str = Field("", description="http://host:port")
+    superset: str = Field("", description="http://host:port")
+    spark_master: str = Field("local[2]", description="a Spark master URL")
+
+
+class Topics(_Frozen):
+    """How Kafka topics are made."""
+
+    partitions: int = Field(4, ge=1)
+    replication_factor: int = Field(1, ge=1)
+    retention: timedelta = timedelta(hours=24)
+
+
+class Limits(_Frozen):
+    """What makes an event impossible, beyond the ranges that its contract gives."""
+
+    max_future: timedelta = Field(timedelta(minutes=5), description="event time after the broker received it")
+    max_past: timedelta = Field(timedelta(days=365 * 30), description="event time before the broker received it")
+
+
+class Network(_Frozen):
+    """Which addresses count as inside; everything else is outside."""
+
+    inside: tuple[str, ...] = (
+        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "169.254.0.0/16",
+        "224.0.0.0/4", "255.255.255.255/32", "0.0.0.0/32", "fc00::/7", "fe80::/10", "ff00::/8", "::1/128", "::/128",
+    )
+
+    @field_validator("inside")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for v in value:
+            ipaddress.ip_network(v)
+        return value
+
+
+class Stream(_Frozen):
+    """The Flink job."""
+
+    parallelism: int = Field(2, ge=1)
+    checkpoint_interval: timedelta = timedelta(seconds=10)
+    lateness: timedelta = Field(timedelta(seconds=5), description="how long a window waits for late events")
+    idle_timeout: timedelta = Field(timedelta(seconds=5), description="a source partition without events stops holding time back")
+    alert_gap: timedelta = Field(timedelta(minutes=10), description="anomalous windows closer than this are one incident")
+    committer_poll: timedelta = Field(timedelta(seconds=2), description="how often finished files are committed to Delta")
+
+
+class Batch(_Frozen):
+    """Spark jobs and what they keep."""
+
+    driver_memory: str = "1500m"
+    shuffle_partitions: int = Field(2, ge=1)
+    cycle: timedelta = Field(timedelta(hours=4), description="how often features and models are renewed")
+    training_window: timedelta = Field(timedelta(days=7), description="how far back a training set reaches")
+    retention: timedelta = Field(timedelta(days=30), description="how long bronze and silver rows are kept")
+    vacuum_retention: timedelta = timedelta(days=7)
+
+
+class Promotion(_Frozen):
+    """The rule by which a challenger becomes champion."""
+
+    margin: float = Field(0.01, ge=0, description="how much better its back-test figure must be")
+    max_false_alerts: float = Field(0.5, ge=0, description="alerts per device and day on clean windows, at most")
+
+
+class Metadata(_Frozen):
+    """The database of Airflow, MLflow and Superset."""
+
+    url: str = Field("", description="postgresql://user:password@host:port, without a database; empty: the local PostgreSQL")
+    postgres_bin: str = Field("", description="folder of PostgreSQL's server programs; empty: found by itself")
+
+
+class Settings(BaseSettings):
+    """The whole tree. Build it with `load()`; it never changes afterwards."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TIDEWATCH_", env_nested_delimiter="__", frozen=True, extra="forbid",
+    )
+
+    state_dir: Path = Field(ROOT / ".state", description="everything installed, generated or stored")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    ingress: Literal["kafka"] = "kafka"
+    olap: Literal["pinot"] = "pinot"
+    serving: Literal["delta"] = "delta"
+    ports: Ports = Ports()
+    external: External = External()
+    topics: Topics = Topics()
+    limits: Limits = Limits()
+    network: Network = Network()
+    stream: Stream = Stream()
+    batch: Batch = Batch()
+    promotion: Promotion = Promotion()
+    metadata: Metadata = Metadata()
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return (value if value.is_absolute() else ROOT / value).resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = Path(os.environ.get("TIDEWATCH_CONFIG", ROOT / "tidewatch.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=toml)
+
+    # -- addresses: an external one if set, else the local server's
+    @property
+    def kafka(self) -> str:
+        return self.external.kafka or f"127.0.0.1:{self.ports.kafka}"
+
+    @property
+    def pinot_controller(self) -> str:
+        return self.external.pinot_controller or f"http://127.0.0.1:{self.ports.pinot_controller}"
+
+    @property
+    def pinot_broker(self) -> str:
+        return self.external.pinot_broker or f"http://127.0.0.1:{self.ports.pinot_broker}"
+
+    @property
+    def flink_rest(self) -> str:
+        return self.external.flink_rest or f"http://127.0.0.1:{self.ports.flink_rest}"
+
+    @property
+    def mlflow(self) -> str:
+        return self.external.mlflow or f"http://127.0.0.1:{self.ports.mlflow}"
+
+    @property
+    def airflow(self) -> str:
+        return self.external.airflow or f"http://127.0.0.1:{self.ports.airflow}"
+
+    @property
+    def superset(self) -> str:
+        return self.external.superset or f"http://127.0.0.1:{self.ports.superset}"
+
+    @property
+    def reports(self) -> str:
+        return f"http://127.0.0.1:{self.ports.reports}"
+
+    # -- places in the state folder
+    @property
+    def lake(self) -> Path:
+        """Root of the Delta tables: `lake/bronze/flow`, `lake/gold/alerts`, …"""
+        return self.state_dir / "lake"
+
+    @property
+    def landing(self) -> Path:
+        """Where the stream writes finished Parquet files before they are committed to Delta."""
+        return self.state_dir / "landing"
+
+    @property
+    def logs(self) -> Path:
+        return self.state_dir / "log"
+
+    def env_python(self, group: str) -> Path:
+        """The Python of one component's environment (`tools`, `flink`, `spark`, `airflow`, `superset`)."""
+        return self.state_dir / "env" / group / "bin" / "python"
+
+    def secret(self, name: str) -> str:
+        """A generated secret, made at first use and kept in the state folder with mode 600."""
+        folder = self.state_dir / "secrets"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = folder / name
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text().strip()
+        value = _secrets.token_urlsafe(24)
+        with os.fdopen(fd, "w") as f:
+            f.write(value)
+        return value
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings; raises SettingsError naming the setting that is wrong."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise SettingsError(
+            f"setting `{where}`: {first['msg']} (got {first.get('input')!r}).",
+            "correct it in tidewatch.toml or in the variable TIDEWATCH_" + where.upper().replace(".", "__"),
+        ) from e
+
+
+@functools.cache
+def current() -> Settings:
+    """The settings of this process, read once (for entry points only; functions take them as an argument)."""
+    return load()

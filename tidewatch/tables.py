@@ -1,0 +1,239 @@
+"""The catalogue: every table once, with its columns; topic, Pinot table and Delta table have the table's name."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tidewatch import events, features
+from tidewatch.errors import ContractError
+from tidewatch.settings import Settings
+
+Layer = Literal["bronze", "silver", "gold"]
+TYPES = ("string", "long", "int", "double", "boolean", "timestamp", "bytes", "double[]", "string[]")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. A `timestamp` is UTC: milliseconds since 1970 (LONG) in Kafka and Pinot, microseconds in Delta."""
+
+    name: str
+    type: str
+    doc: str
+    unit: str = ""
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table and where it lives."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    time: str
+    """The column of the event time: partitions in Delta (`date`, derived), time column in Pinot."""
+    keys: tuple[str, ...]
+    """What makes a row unique."""
+    topic: Literal["avro", "json", ""] = ""
+    """Format of the Kafka topic of the same name; '': no topic."""
+    compacted: bool = False
+    pinot: Literal["dedup", "upsert", "append", ""] = ""
+    """How Pinot ingests the topic; '': not in Pinot."""
+    delta: Layer | Literal[""] = ""
+    """Layer of the Delta table; '': not in Delta."""
+    writer: Literal["stream", "batch", "input", ""] = ""
+    """Who writes the Delta table."""
+
+    def path(self, settings: Settings) -> Path:
+        """Where the Delta table lies; raises ContractError if the table has none."""
+        if not self.delta:
+            raise ContractError(f"the table {self.name!r} is not in Delta.")
+        return settings.lake / self.delta / self.name
+
+
+def _events(name: str) -> Table:
+    c = events.contract(name)
+    columns = [
+        Column(f.name, "timestamp" if f.role == "time" else f.type, f.doc, f.unit, f.nullable) for f in c.fields
+    ]
+    delta_only = [
+        Column("external", "boolean", "the other end is outside the inside networks; null: it has no address"),
+        Column("ingested_at", "timestamp", "when the broker received the event", nullable=False),
+        Column("kafka_partition", "int", "partition of the topic the event came from", nullable=False),
+        Column("kafka_offset", "long", "offset in that partition", nullable=False),
+    ]
+    return Table(name, c.doc, tuple(columns + delta_only), c.time.name, (c.key.name, "event_id"),
+                 topic="avro", pinot="dedup", delta="bronze", writer="stream")
+
+
+def view_columns(name: str) -> tuple[Column, ...]:
+    """The columns of a feature view's rows: keys, window, features."""
+    v = features.view(name)
+    return (
+        *(Column(k, "string", "key of the view", nullable=False) for k in v.keys),
+        Column("window_start", "timestamp", "first instant of the window", nullable=False),
+        Column("window_end", "timestamp", "first instant after the window", nullable=False),
+        *(Column(f.name, f.type, f.doc, f.unit) for f in v.features),
+    )
+
+
+_WHO = (
+    Column("use_case", "string", "silent, leak or lie", nullable=False),
+    Column("detector", "string", "name of the detector", nullable=False),
+    Column("device_id", "string", "the device", nullable=False),
+    Column("metric", "string", "the metric, '' where the detector looks at the whole device", nullable=False),
+)
+_WHY = (
+    Column("model_version", "string", "version of the model that scored, 'use_case/number'"),
+    Column("baseline", "string", "whose baseline: device, kind (a device without history) or global"),
+    Column("top_signals", "string[]", "the three signals that weigh most, first the heaviest"),
+    Column("top_observed", "double[]", "their observed values"),
+    Column("top_expected", "double[]", "the values their baseline expects"),
+    Column("top_shares", "double[]", "their shares of the score, 0 to 1"),
+)
+
+DEAD_LETTERS = Table(
+    "dead_letters", "Events that could not be used, with the reason and the original bytes; replayable.",
+    (
+        Column("source", "string", "topic the event came from", nullable=False),
+        Column("kafka_partition", "int", "its partition", nullable=False),
+        Column("kafka_offset", "long", "its offset", nullable=False),
+        Column("ingested_at", "timestamp", "when the broker received it", nullable=False),
+        Column("reason", "string", "short code: malformed, or FIELD_RULE as in bytes_out_range", nullable=False),
+        Column("detail", "string", "what exactly was wrong"),
+        Column("device_id", "string", "the device, if it could be read"),
+        Column("original", "string", "the original value, base64", nullable=False),
+    ),
+    time="ingested_at", keys=("source", "kafka_partition", "kafka_offset"),
+    topic="json", pinot="append", delta="bronze", writer="stream",
+)
+SCORES = Table(
+    "scores", "Every scored window with the signals that were scored: what the stream knew.",
+    (
+        *_WHO,
+        Column("window_start", "timestamp", "first instant of the window", nullable=False),
+        Column("window_end", "timestamp", "first instant after the window", nullable=False),
+        Column("score", "double", "0 to 1; 0.5 and above is an anomaly by default", nullable=False),
+        Column("anomalous", "boolean", "the score reached the detector's threshold", nullable=False),
+        *_WHY,
+        Column("signals", "double[]", "every signal's observed value, in the detector's order"),
+        Column("expected", "double[]", "every signal's expected value, in the detector's order"),
+    ),
+    time="window_end", keys=("detector", "device_id", "metric", "window_end"),
+    topic="json", pinot="upsert", delta="silver", writer="stream",
+)
+ALERTS = Table(
+    "alerts", "Incidents: consecutive anomalous windows of one device and use case, newest state last.",
+    (
+        Column("alert_id", "string", "use_case:device_id:start in milliseconds", nullable=False),
+        *_WHO,
+        Column("start", "timestamp", "start of the first anomalous window", nullable=False),
+        Column("end", "timestamp", "end of the last anomalous window so far", nullable=False),
+        Column("windows", "long", "anomalous windows so far", nullable=False),
+        Column("severity", "string", "low, medium, high or critical, of the highest score", nullable=False),
+        Column("score", "double", "highest score so far", nullable=False),
+        *_WHY,
+        Column("technique", "string", "MITRE ATT&CK technique", nullable=False),
+        Column("title", "string", "what happened, in words", nullable=False),
+        Column("reason", "string", "why, in words: the heaviest signal, observed and expected", nullable=False),
+    ),
+    time="end", keys=("alert_id",),
+    topic="json", pinot="upsert", delta="gold", writer="stream",
+)
+BASELINES = Table(
+    "baselines", "What is normal for a device, per hour of the day: centre and robust scale of every signal.",
+    (
+        Column("entity", "string", "detector|device_id|metric", nullable=False),
+        Column("detector", "string", "name of the detector", nullable=False),
+        Column("device_id", "string", "the device", nullable=False),
+        Column("metric", "string", "the metric or ''", nullable=False),
+        Column("kind", "string", "the device's kind"),
+        Column("valid_from", "timestamp", "event time from which the stream uses it", nullable=False),
+        Column("source", "string", "device: its own history; kind: borrowed from its kind", nullable=False),
+        Column("windows", "long", "windows it was built from", nullable=False),
+        Column("center", "double[]", "24 hours x signals: the median in the signal's transformed unit", nullable=False),
+        Column("scale", "double[]", "one a signal: robust scale in the transformed unit", nullable=False),
+    ),
+    time="valid_from", keys=("entity", "valid_from"),
+    topic="json", compacted=True, delta="gold", writer="batch",
+)
+MODELS = Table(
+    "models", "Which model version scores from when on; written by promote and rollback.",
+    (
+        Column("use_case", "string", "silent, leak or lie", nullable=False),
+        Column("version", "string", "version in the registry", nullable=False),
+        Column("valid_from", "timestamp", "event time from which the stream uses it", nullable=False),
+        Column("uri", "string", "http address of the model's model.json", nullable=False),
+        Column("promoted_at", "timestamp", "when it was promoted", nullable=False),
+        Column("reason", "string", "why: the rule's figures", nullable=False),
+    ),
+    time="promoted_at", keys=("use_case", "version", "valid_from"),
+    topic="json", compacted=True, pinot="append", delta="gold", writer="batch",
+)
+VALIDATIONS = Table(
+    "validations", "Results of the Great Expectations gate, one row an expectation and run.",
+    (
+        Column("run_id", "string", "the run", nullable=False),
+        Column("run_at", "timestamp", "end of the window that was validated", nullable=False),
+        Column("table_name", "string", "what was validated", nullable=False),
+        Column("expectation", "string", "what was expected", nullable=False),
+        Column("column_name", "string", "of which column, or ''", nullable=False),
+        Column("success", "boolean", "it held", nullable=False),
+        Column("observed", "string", "what was seen"),
+        Column("unexpected", "long", "rows that broke it"),
+        Column("report", "string", "address of the report"),
+    ),
+    time="run_at", keys=("run_id", "table_name", "expectation", "column_name"),
+    topic="json", pinot="append", delta="gold", writer="batch",
+)
+LABELS = Table(
+    "labels", "What really happened, where it is known: from the generator and from labelled data.",
+    (
+        Column("device_id", "string", "the device", nullable=False),
+        Column("start", "timestamp", "first instant", nullable=False),
+        Column("end", "timestamp", "last instant", nullable=False),
+        Column("use_case", "string", "silent, leak, lie or other", nullable=False),
+        Column("kind", "string", "the source's own word", nullable=False),
+        Column("origin", "string", "who says so: generator or the set's name", nullable=False),
+    ),
+    time="start", keys=("device_id", "start", "use_case", "kind"), delta="gold", writer="input",
+)
+DEVICES = Table(
+    "devices", "The inventory: every known device with its kind and site.",
+    (
+        Column("device_id", "string", "the device", nullable=False),
+        Column("kind", "string", "what it is: server, workstation, camera, sensor, …", nullable=False),
+        Column("site", "string", "where it stands", nullable=False),
+        Column("address", "string", "its address, or ''", nullable=False),
+        Column("added_at", "timestamp", "when it joined the inventory", nullable=False),
+    ),
+    time="added_at", keys=("device_id",), topic="json", compacted=True, pinot="upsert", delta="gold", writer="input",
+)
+
+
+@functools.cache
+def catalogue() -> dict[str, Table]:
+    """Every table by name."""
+    tables = [_events(n) for n in events.names()]
+    for n in features.names():
+        v = features.view(n)
+        columns = view_columns(n)
+        keys = (*v.keys, "window_end")
+        tables.append(Table(n, v.doc, columns, "window_end", keys, topic="json" if v.published else "",
+                            pinot="upsert" if v.published else "", delta="silver", writer="batch"))
+        if v.published:
+            tables.append(Table(f"{n}_online", f"What the stream saw of {n} when the window closed.", columns,
+                                "window_end", keys, delta="silver", writer="stream"))
+    tables += [DEAD_LETTERS, SCORES, ALERTS, BASELINES, MODELS, VALIDATIONS, LABELS, DEVICES]
+    return {t.name: t for t in tables}
+
+
+def table(name: str) -> Table:
+    """One table; raises ContractError if there is none of that name."""
+    try:
+        return catalogue()[name]
+    except KeyError:
+        raise ContractError(f"there is no table {name!r}.", f"one of: {', '.join(catalogue())}") from None
