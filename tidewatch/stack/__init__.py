@@ -1,0 +1,65 @@
+"""The stack: one row a server; the local supervisor's configuration and the compose file both come from it.
+
+Each module in `tidewatch/stack/services/` offers `services(settings) -> tuple[Service, ...]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tidewatch.errors import ContractError
+from tidewatch.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """One server as a plain process on 127.0.0.1."""
+
+    name: str
+    doc: str
+    command: tuple[str, ...]
+    """Program and arguments; the supervisor runs it in the foreground and restarts it when it dies."""
+    memory_mb: int
+    """What it needs at most, for `doctor` and the compose file."""
+    ready: Callable[[Settings], bool]
+    """True when it can serve; it may raise OSError (the same as False). Must return within a few seconds."""
+    ready_timeout: float = 180.0
+    needs: tuple[str, ...] = ()
+    """Services that must be ready before this one starts."""
+    ports: tuple[str, ...] = ()
+    """Names in `settings.ports` that it listens on."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside the supervisor's own."""
+    files: Mapping[Path, str] = field(default_factory=dict)
+    """Configuration files written before each start (mode 600)."""
+    prepare: Callable[[Settings], None] | None = None
+    """Run before the start, each time; does once what needs doing once (format, create, migrate)."""
+    after: Callable[[Settings], None] | None = None
+    """Run once the service is ready, each time; idempotent (make topics, tables, accounts)."""
+    stop_signal: str = "TERM"
+    stop_seconds: int = 30
+    url: Callable[[Settings], str] | None = None
+    """What a person opens in a browser, if there is something to see."""
+    image: str = ""
+    """Image in the compose file; '': built from `docker/`."""
+
+
+def services(settings: Settings) -> dict[str, Service]:
+    """Every service, in an order in which a service comes after what it needs."""
+    from tidewatch.stack import services as package
+
+    found: dict[str, Service] = {}
+    for m in pkgutil.iter_modules(package.__path__):
+        for s in importlib.import_module(f"{package.__name__}.{m.name}").services(settings):
+            found[s.name] = s
+    ordered: dict[str, Service] = {}
+    while len(ordered) < len(found):
+        ready = [s for s in found.values() if s.name not in ordered and all(n in ordered for n in s.needs)]
+        if not ready:
+            raise ContractError(f"services need each other in a circle or need one that is not there: {sorted(set(found) - set(ordered))}.")
+        ordered.update({s.name: s for s in ready})
+    return ordered
