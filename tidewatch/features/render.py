@@ -104,12 +104,10 @@ def _list(parts: Collection[str], indent: str = "  ") -> str:
 
 
 # -- Flink
-def _interval(seconds: int) -> str:
-    if seconds % 3600 == 0:
-        return f"INTERVAL '{seconds // 3600}' HOUR(5)"
-    if seconds % 60 == 0:
-        return f"INTERVAL '{seconds // 60}' MINUTE(5)"
-    return f"INTERVAL '{seconds}' SECOND(5)"
+def flink_interval(span: timedelta) -> str:
+    """A time span below 100 days as a Flink literal."""
+    minutes, seconds = divmod(span - timedelta(days=span.days), timedelta(minutes=1))
+    return f"INTERVAL '{span.days} {minutes // 60:02}:{minutes % 60:02}:{seconds.total_seconds():06.3f}' DAY TO SECOND"
 
 
 def flink_millis(column: str) -> str:
@@ -131,10 +129,8 @@ def flink_view_sql(view: FeatureView) -> tuple[tuple[str, str], ...]:
     _input_names(view)
     given = quoted(f"{view.name}_input")
     time = "DESCRIPTOR(`rowtime`)"
-    window = (
-        f"TUMBLE(TABLE {given}, {time}, {_interval(view.size_seconds)})" if view.tumbling
-        else f"HOP(TABLE {given}, {time}, {_interval(view.slide_seconds)}, {_interval(view.size_seconds)})"
-    )
+    size, slide = (flink_interval(timedelta(seconds=x)) for x in (view.size_seconds, view.slide_seconds))
+    window = f"TUMBLE(TABLE {given}, {time}, {size})" if view.tumbling else f"HOP(TABLE {given}, {time}, {slide}, {size})"
     keys = [quoted(k) for k in view.keys]
     columns = [
         *keys, "`window_start`", "`window_end`", *_aggregates(view),

@@ -1,0 +1,265 @@
+"""The Flink job: decodes, validates, lands, windows, scores and alerts; SQL in `streaming/sql`, run by `tidewatch stream start`.
+
+`python -m streaming.job [--resume PATH] [--explain]` submits it to the cluster of the settings and prints the job's id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import string
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tidewatch import events, features, tables
+from tidewatch import settings as settings_
+from tidewatch.detectors import all_detectors
+from tidewatch.errors import ContractError
+from tidewatch.events import Contract
+from tidewatch.features import render
+from tidewatch.settings import ROOT, Settings
+from tidewatch.tables import Table
+
+from streaming.build import jar_path
+
+NAME = "tidewatch"
+GROUP = "tidewatch-stream"
+SQL = Path(__file__).parent / "sql"
+FLINK = {
+    "string": "STRING", "long": "BIGINT", "int": "INT", "double": "DOUBLE", "boolean": "BOOLEAN", "bytes": "BYTES",
+    "double[]": "ARRAY<DOUBLE>", "string[]": "ARRAY<STRING>",
+}
+PROMPT = frozenset({"alerts"})
+"""Tables whose topic is written at once, at least once: their rows replace one another."""
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """A template of `streaming/sql` with its placeholders filled; raises ContractError for one without a value."""
+    try:
+        return string.Template((SQL / f"{template}.sql").read_text()).substitute(values)
+    except KeyError as e:
+        raise ContractError(f"streaming/sql/{template}.sql has the placeholder {e}, which nothing fills.") from e
+
+
+def _join(parts: Iterable[str]) -> str:
+    return ",\n  ".join(parts)
+
+
+def avro_fields(contract: Contract) -> str:
+    """The contract's fields as the format `tidewatch-avro` wants them."""
+    import json
+
+    for f in json.loads(contract.schema)["fields"]:
+        if isinstance(f["type"], list) and (len(f["type"]) != 2 or f["type"][0] != "null"):
+            raise ContractError(f"{contract.name}.{f['name']}: a union must be [\"null\", type].")
+    return ", ".join(f"{f.name} {f.type}{'?' if f.nullable else ''}" for f in contract.fields)
+
+
+def records_sql(contract: Contract, settings: Settings) -> str:
+    """The table `<source>_records` over the source's topic."""
+    rules = [("malformed", "`decode_error` IS NOT NULL"), *render.predicates(contract, settings.limits, received_ms=render.flink_millis("`ingested_at`"))]
+    inside = ",".join(settings.network.inside) if any(f.name == "dst_ip" for f in contract.fields) else ""
+    return fill("records", {
+        "name": contract.name,
+        "columns": _join(f"{render.quoted(f.name)} {FLINK[f.type]}" for f in contract.fields),
+        "reason": render.reason_sql(rules),
+        "time": render.quoted(contract.time.name),
+        "lateness": render.flink_interval(settings.stream.lateness),
+        "kafka": settings.kafka,
+        "group": GROUP,
+        "fields": avro_fields(contract),
+        "inside": inside,
+    })
+
+
+def detail_sql(contract: Contract, settings: Settings) -> str:
+    """What exactly was wrong with an impossible event: the rule's field and its value."""
+    whens = []
+    for reason, _ in render.predicates(contract, settings.limits):
+        field = contract[reason.rsplit("_", 1)[0]]
+        whens.append(f"WHEN '{reason}' THEN CONCAT('{field.name} is ', CAST({render.quoted(field.name)} AS STRING))")
+    return f"CASE `reason` {' '.join(whens)} END"
+
+
+def topic_sql(table: Table, settings: Settings) -> str:
+    """The sink `topic_<name>`: timestamps as milliseconds, keyed by the device."""
+    guarantee = "'sink.delivery-guarantee' = 'at-least-once'" if table.name in PROMPT else _join((
+        "'sink.delivery-guarantee' = 'exactly-once'",
+        f"'sink.transactional-id-prefix' = '{NAME}-{table.name}'",
+        "'properties.transaction.timeout.ms' = '600000'",
+    ))
+    columns = _join(f"{render.quoted(c.name)} {FLINK.get(c.type, 'BIGINT')}" for c in table.columns)
+    return fill("topic", {"name": table.name, "columns": columns, "kafka": settings.kafka, "guarantee": guarantee})
+
+
+def landing_sql(table: Table, settings: Settings) -> str:
+    """The sink `landing_<name>`: the Delta table's columns and its partition."""
+    columns = _join(f"{render.quoted(c.name)} {FLINK.get(c.type, 'TIMESTAMP_LTZ(6)')}" for c in table.columns)
+    return fill("landing", {"name": table.name, "columns": columns, "path": (settings.landing / table.name).as_uri()})
+
+
+def insert_topic_sql(table: Table, relation: str) -> str:
+    """Rows of a relation into the table's topic."""
+    columns = (
+        render.flink_millis(f"CAST({render.quoted(c.name)} AS TIMESTAMP_LTZ(3))") if c.type == "timestamp" else render.quoted(c.name)
+        for c in table.columns
+    )
+    return f"INSERT INTO `topic_{table.name}` SELECT {', '.join(columns)} FROM `{relation}`"
+
+
+def insert_landing_sql(table: Table, relation: str) -> str:
+    """Rows of a relation into the table's landing folder; `ts` of an event is its `rowtime`."""
+    contract = events.contract(table.name) if table.name in events.names() else None
+
+    def column(name: str, kind: str) -> str:
+        if contract is not None and name == contract.time.name:
+            name = "rowtime"
+        return f"CAST({render.quoted(name)} AS TIMESTAMP_LTZ(6))" if kind == "timestamp" else render.quoted(name)
+
+    columns = [column(c.name, c.type) for c in table.columns]
+    date = f"DATE_FORMAT({column(table.time, 'timestamp')}, 'yyyy-MM-dd')"
+    return f"INSERT INTO `landing_{table.name}` SELECT {', '.join([*columns, date])} FROM `{relation}`"
+
+
+def views_sql(settings: Settings) -> list[tuple[str, str]]:
+    """Every relation of the job between sources and sinks, (name, query), each after what it reads."""
+    found = []
+    contracts = [events.contract(n) for n in events.names()]
+    for c in contracts:
+        columns = ", ".join(render.quoted(f.name) for f in c.fields)
+        found.append((c.name, fill("events", {"name": c.name, "columns": columns})))
+    found.append(("dead_letters", "\nUNION ALL\n".join(
+        fill("dead_letters", {"name": c.name, "detail": detail_sql(c, settings)}) for c in contracts
+    )))
+    for n in features.names():
+        found += render.flink_view_sql(features.view(n))
+    found.append(("signals", "\nUNION ALL\n".join(
+        fill("signals", {
+            "view": d.view, "detector": d.name, "use_case": d.use_case, "metric": render.metric(d),
+            "entity": render.entity(d), "signals": ", ".join(sql for _, sql in render.signals(d)),
+        })
+        for d in all_detectors()
+    )))
+    found.append(("matched", fill("matched", {})))
+    found.append(("scores", fill("scores", {})))
+    found.append(("anomalous", fill("anomalous", {
+        "window_start_ms": render.flink_millis("CAST(`window_start` AS TIMESTAMP_LTZ(3))"),
+    })))
+    found.append(("alerts", fill("alerts", {"gap_ms": str(settings.stream.alert_gap // timedelta(milliseconds=1))})))
+    return found
+
+
+def outputs() -> list[tuple[Table, str, bool, bool]]:
+    """(table, relation, to its topic, to its landing folder) of everything the stream writes."""
+    found = []
+    for t in tables.catalogue().values():
+        if t.name in events.names():
+            found.append((t, t.name, False, True))
+        elif t.name in features.names() and t.topic:
+            found.append((t, t.name, True, False))
+            found.append((tables.table(f"{t.name}_online"), t.name, False, True))
+        elif t.writer == "stream" and t.topic == "json":
+            found.append((t, t.name, True, True))
+    return found
+
+
+def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
+    """The job's configuration; in the job, since the cluster's own is ignored for it (docs/stream.md)."""
+    s = settings.stream
+    data = settings.state_dir / "data" / "flink"
+    host, port = settings.flink_rest.removeprefix("http://").rsplit(":", 1)
+    python = str(settings.env_python("flink"))
+    found = {
+        "execution.target": "remote",
+        "rest.address": host,
+        "rest.port": port,
+        "pipeline.name": NAME,
+        "pipeline.jars": jar_path(settings).as_uri(),
+        "pipeline.object-reuse": "true",
+        "parallelism.default": str(s.parallelism),
+        "table.local-time-zone": "UTC",
+        "table.exec.source.idle-timeout": f"{s.idle_timeout // timedelta(milliseconds=1)} ms",
+        "table.optimizer.agg-phase-strategy": "TWO_PHASE",
+        "execution.checkpointing.interval": f"{s.checkpoint_interval // timedelta(milliseconds=1)} ms",
+        "execution.checkpointing.min-pause": "1 s",
+        "execution.checkpointing.timeout": "10 min",
+        "execution.checkpointing.mode": "EXACTLY_ONCE",
+        "execution.checkpointing.tolerable-failed-checkpoints": "100",
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        "execution.checkpointing.num-retained": "2",
+        "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
+        "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
+        "state.backend.type": "hashmap",
+        "restart-strategy.type": "exponential-delay",
+        "restart-strategy.exponential-delay.initial-backoff": "1 s",
+        "restart-strategy.exponential-delay.max-backoff": "30 s",
+        "python.executable": python,
+        "python.client.executable": python,
+        "python.pythonpath": str(ROOT),
+        "python.fn-execution.bundle.time": "200",
+    }
+    if resume:
+        found["execution.state-recovery.path"] = resume
+    return found
+
+
+def build_statements(settings: Settings) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    """(tables to create, relations to define, inserts), all as SQL."""
+    create = [records_sql(events.contract(n), settings) for n in events.names()]
+    create += [fill(n, {"kafka": settings.kafka, "group": GROUP}) for n in ("baselines", "models")]
+    insert = []
+    for table, relation, topic, landing in outputs():
+        if topic:
+            create.append(topic_sql(table, settings))
+            insert.append(insert_topic_sql(table, relation))
+        if landing:
+            create.append(landing_sql(table, settings))
+            insert.append(insert_landing_sql(table, relation))
+    return create, views_sql(settings), insert
+
+
+def register_functions(te: Any, settings: Settings) -> None:
+    """The job's own functions: two in Java, the scorer in Python."""
+    from streaming.scorer import scorer
+
+    te.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION tidewatch_base64 AS 'tidewatch.stream.Base64Text' LANGUAGE JAVA")
+    te.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION tidewatch_incidents AS 'tidewatch.stream.MergeIncidents' LANGUAGE JAVA")
+    te.create_temporary_system_function("tidewatch_score", scorer(settings.state_dir / "data" / "models"))
+
+
+def prepare(settings: Settings, config: Mapping[str, str]) -> Any:
+    """The whole job as a statement set, not yet executed."""
+    from pyflink.table import EnvironmentSettings, TableEnvironment
+
+    te = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
+    for key, value in config.items():
+        te.get_config().set(key, value)
+    register_functions(te, settings)
+    create, views, insert = build_statements(settings)
+    for sql in create:
+        te.execute_sql(sql)
+    for name, query in views:
+        te.create_temporary_view(name, te.sql_query(query))
+    statements = te.create_statement_set()
+    for sql in insert:
+        statements.add_insert_sql(sql)
+    return statements
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--resume", default="", help="a savepoint or checkpoint to resume from")
+    parser.add_argument("--explain", action="store_true", help="print the plan, submit nothing")
+    options = parser.parse_args(arguments)
+    settings = settings_.current()
+    statements = prepare(settings, configuration(settings, options.resume))
+    if options.explain:
+        print(statements.explain())
+        return
+    print(statements.execute().get_job_client().get_job_id())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

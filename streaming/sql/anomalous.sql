@@ -1,0 +1,7 @@
+-- The anomalous windows, in the columns that incident merging reads.
+SELECT
+  `use_case`, `device_id`, `detector`, `metric`,
+  ${window_start_ms} AS `window_start_ms`, `window_end_ms`, `rowtime`, `severity`, `score`, `model_version`, `baseline`,
+  `top_signals`, `top_observed`, `top_expected`, `top_shares`, `technique`, `title`, `reason`
+FROM `scores`
+WHERE `anomalous`

@@ -1,0 +1,24 @@
+-- Every record of the topic ${name}, one row each, well formed or not; event time comes from possible events alone.
+CREATE TABLE `${name}_records` (
+  ${columns},
+  `external` BOOLEAN,
+  `decode_error` STRING,
+  `original` BYTES,
+  `ingested_at` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+  `kafka_partition` INT METADATA FROM 'partition' VIRTUAL,
+  `kafka_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
+  `reason` AS ${reason},
+  `rowtime` AS CASE WHEN (${reason}) IS NULL THEN TO_TIMESTAMP_LTZ(${time}, 3) END,
+  WATERMARK FOR `rowtime` AS `rowtime` - ${lateness}
+) WITH (
+  'connector' = 'kafka',
+  'topic' = '${name}',
+  'properties.bootstrap.servers' = '${kafka}',
+  'properties.group.id' = '${group}',
+  'properties.auto.offset.reset' = 'earliest',
+  'properties.isolation.level' = 'read_committed',
+  'scan.startup.mode' = 'group-offsets',
+  'format' = 'tidewatch-avro',
+  'tidewatch-avro.fields' = '${fields}',
+  'tidewatch-avro.inside' = '${inside}'
+)
