@@ -133,6 +133,18 @@ class Promotion(_Frozen):
     max_false_alerts: float = Field(0.5, ge=0, description="alerts per device and day on clean windows, at most")
 
 
+class Pinot(_Frozen):
+    """How Pinot reads the topics and how long it keeps rows; Delta keeps them longer."""
+
+    consumer_factory: str = Field(
+        "org.apache.pinot.plugin.stream.kafka20.KafkaConsumerFactory", description="class of Pinot's Kafka plugin",
+    )
+    raw_retention: timedelta = Field(timedelta(days=7), description="event time kept of raw events, in whole days")
+    retention: timedelta = Field(timedelta(days=30), description="event time kept of windows, scores and dead letters")
+    flush_rows: int = Field(1_000_000, ge=1000, description="rows in a segment being filled, over all partitions of a topic")
+    flush_after: timedelta = Field(timedelta(hours=6), description="a segment is closed at the latest after this long")
+
+
 class Metadata(_Frozen):
     """The database of Airflow, MLflow and Superset."""
 
@@ -160,6 +172,7 @@ class Settings(BaseSettings):
     stream: Stream = Stream()
     batch: Batch = Batch()
     promotion: Promotion = Promotion()
+    pinot: Pinot = Pinot()
     metadata: Metadata = Metadata()
 
     @field_validator("state_dir")

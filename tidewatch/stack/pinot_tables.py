@@ -1,0 +1,311 @@
+"""Pinot's tables from the catalogue: `python -m tidewatch.stack.pinot_tables generate [--check]` writes `pinot_tables/`.
+
+A folder a table with `schema.json` and `table.json`. What depends on the place (`${KAFKA}`, `${CONSUMER_FACTORY}`, …)
+is filled in from the settings by `apply`. Array elements that charts need stand beside the arrays as plain columns
+(`DERIVED`), for Pinot 0.11 has no function that takes one element.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tidewatch import detectors, events
+from tidewatch import settings as settings_
+from tidewatch.errors import ServiceError
+from tidewatch.settings import ROOT, Settings
+from tidewatch.stack.pinot_decoder import CLASS
+from tidewatch.tables import Column, Table, catalogue
+
+FOLDER = ROOT / "pinot_tables"
+JSON_DECODER = "org.apache.pinot.plugin.inputformat.json.JSONMessageDecoder"
+PINOT_TYPES = {
+    "string": "STRING", "long": "LONG", "int": "INT", "double": "DOUBLE", "boolean": "BOOLEAN",
+    "timestamp": "LONG", "bytes": "BYTES", "double[]": "DOUBLE", "string[]": "STRING",
+}
+LONG_TEXT = 65536
+"""Characters kept of a long text; Pinot cuts every other STRING at 512."""
+LONG_TEXTS = frozenset({
+    "dead_letters.original", "dead_letters.detail", "alerts.title", "alerts.reason", "models.reason", "models.uri",
+    "validations.observed", "validations.report",
+})
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A column that only Pinot has: one element of an array, taken while a row is read."""
+
+    column: Column
+    transform: str
+
+
+def signal_count() -> int:
+    """The most signals that any detector has."""
+    return max(len(d.signals) for d in detectors.all_detectors())
+
+
+def derived(name: str) -> tuple[Derived, ...]:
+    """The columns that Pinot has beside the catalogue's."""
+    if name not in ("scores", "alerts"):
+        return ()
+    found = [
+        Derived(Column("first_signal", "string", "the signal that weighs most"), "jsonPath(top_signals, '$[0]')"),
+        Derived(Column("first_observed", "double", "its observed value"), "jsonPath(top_observed, '$[0]')"),
+        Derived(Column("first_expected", "double", "the value its baseline expects"), "jsonPath(top_expected, '$[0]')"),
+    ]
+    if name == "scores":
+        for i in range(signal_count()):
+            found += [
+                Derived(Column(f"observed_{i + 1}", "double", f"observed value of the detector's signal {i + 1}"), f"jsonPath(signals, '$[{i}]')"),
+                Derived(Column(f"expected_{i + 1}", "double", f"expected value of the detector's signal {i + 1}"), f"jsonPath(expected, '$[{i}]')"),
+            ]
+    return tuple(found)
+
+
+def names() -> tuple[str, ...]:
+    """Every table that is in Pinot."""
+    return tuple(t.name for t in catalogue().values() if t.pinot)
+
+
+def columns(table: Table) -> tuple[Column, ...]:
+    """The table's columns in Pinot: what its topic carries, and the derived ones."""
+    own = table.columns
+    if table.topic == "avro":
+        own = own[: len(events.contract(table.name).fields)]
+    return (*own, *(d.column for d in derived(table.name)))
+
+
+def _is_metric(table: Table, c: Column) -> bool:
+    if c.type not in ("long", "int", "double") or c.name in table.keys:
+        return False
+    return table.topic != "avro" or events.contract(table.name)[c.name].role == "metric"
+
+
+def schema(table: Table) -> dict[str, Any]:
+    """Pinot's schema of a table; times are LONG milliseconds."""
+    made: dict[str, Any] = {
+        "schemaName": table.name, "dimensionFieldSpecs": [], "metricFieldSpecs": [], "dateTimeFieldSpecs": [],
+    }
+    for c in columns(table):
+        spec: dict[str, Any] = {"name": c.name, "dataType": PINOT_TYPES[c.type]}
+        if c.type == "timestamp":
+            spec |= {"format": "1:MILLISECONDS:EPOCH", "granularity": "1:MILLISECONDS"}
+            made["dateTimeFieldSpecs"].append(spec)
+        elif _is_metric(table, c):
+            made["metricFieldSpecs"].append(spec)
+        else:
+            if c.type.endswith("[]"):
+                spec["singleValueField"] = False
+            if c.type == "string":
+                spec |= {"defaultNullValue": ""}
+                if f"{table.name}.{c.name}" in LONG_TEXTS:
+                    spec |= {"maxLength": LONG_TEXT}
+            made["dimensionFieldSpecs"].append(spec)
+    if table.pinot in ("dedup", "upsert"):
+        made["primaryKeyColumns"] = list(table.keys)
+    return made
+
+
+def _stream(table: Table) -> dict[str, str]:
+    made = {
+        "streamType": "kafka",
+        "stream.kafka.topic.name": table.name,
+        "stream.kafka.broker.list": "${KAFKA}",
+        "stream.kafka.consumer.type": "lowlevel",
+        "stream.kafka.consumer.factory.class.name": "${CONSUMER_FACTORY}",
+        "stream.kafka.consumer.prop.auto.offset.reset": "smallest",
+        # the stream's sinks are transactional: what a failed attempt wrote must not be read
+        "stream.kafka.isolation.level": "read_committed",
+        "realtime.segment.flush.threshold.rows": "${FLUSH_ROWS}",
+        "realtime.segment.flush.threshold.time": "${FLUSH_AFTER}",
+    }
+    if table.topic == "avro":
+        return made | {
+            "stream.kafka.decoder.class.name": CLASS,
+            "stream.kafka.decoder.prop.schema": _bare(events.contract(table.name).schema),
+            "stream.kafka.decoder.prop.max.future.ms": "${MAX_FUTURE_MS}",
+            "stream.kafka.decoder.prop.max.past.ms": "${MAX_PAST_MS}",
+        }
+    return made | {"stream.kafka.decoder.class.name": JSON_DECODER}
+
+
+def _bare(schema: str) -> str:
+    """The Avro schema on one line, without its texts."""
+    raw = json.loads(schema)
+    raw.pop("doc", None)
+    for f in raw["fields"]:
+        for name in ("doc", "unit", "personal"):
+            f.pop(name, None)
+    return json.dumps(raw, separators=(",", ":"))
+
+
+def config(table: Table) -> dict[str, Any]:
+    """Pinot's configuration of a table, with `${…}` where the place matters."""
+    cs = columns(table)
+    device = [c.name for c in cs if c.name == "device_id"]
+    filtered = [c.name for c in cs if c.name in ("use_case", "detector", "metric", "severity", "source")]
+    indexing: dict[str, Any] = {
+        "loadMode": "MMAP",
+        "nullHandlingEnabled": True,
+        "invertedIndexColumns": [*device, *filtered],
+        "rangeIndexColumns": [table.time],
+        "noDictionaryColumns": [
+            c.name for c in cs
+            if f"{table.name}.{c.name}" in LONG_TEXTS or c.name == "event_id" or (_is_metric(table, c) and c.type != "int")
+        ],
+        "streamConfigs": _stream(table),
+    }
+    made: dict[str, Any] = {
+        "tableName": table.name,
+        "tableType": "REALTIME",
+        "segmentsConfig": {
+            "schemaName": table.name, "timeColumnName": table.time, "replication": "1", "replicasPerPartition": "1",
+        },
+        "tenants": {"broker": "DefaultTenant", "server": "DefaultTenant"},
+        "tableIndexConfig": indexing,
+        "metadata": {"customConfigs": {}},
+        "ingestionConfig": {
+            "transformConfigs": [{"columnName": d.column.name, "transformFunction": d.transform} for d in derived(table.name)],
+        },
+    }
+    if table.pinot == "dedup":
+        made["dedupConfig"] = {"dedupEnabled": True, "hashFunction": "MURMUR3"}
+    elif table.pinot == "upsert":
+        made["upsertConfig"] = {"mode": "FULL", "hashFunction": "MURMUR3", "comparisonColumn": table.time}
+    if table.pinot in ("dedup", "upsert"):
+        # the rows of one key, and so their metadata, must be on one server; topics are keyed so that they are
+        made["routing"] = {"instanceSelectorType": "strictReplicaGroup"}
+    if table.delta != "gold":
+        made["segmentsConfig"] |= {
+            "retentionTimeUnit": "DAYS",
+            "retentionTimeValue": "${RAW_RETENTION_DAYS}" if table.topic == "avro" else "${RETENTION_DAYS}",
+        }
+    return made
+
+
+def files() -> dict[Path, str]:
+    """Every generated file with its text."""
+    made: dict[Path, str] = {}
+    for name in names():
+        t = catalogue()[name]
+        made[FOLDER / name / "schema.json"] = json.dumps(schema(t), indent=2) + "\n"
+        made[FOLDER / name / "table.json"] = json.dumps(config(t), indent=2) + "\n"
+    return made
+
+
+def stale() -> tuple[str, ...]:
+    """What differs between the generated files and those in the folder, in words."""
+    want = files()
+    wrong = [f"{p.relative_to(ROOT)} is not current" for p, text in want.items() if not p.exists() or p.read_text() != text]
+    extra = [f"{p.relative_to(ROOT)} belongs to no table" for p in sorted(FOLDER.rglob("*.json")) if p not in want]
+    return (*wrong, *extra)
+
+
+def generate() -> None:
+    """Write the files."""
+    for path, text in files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for path in set(FOLDER.rglob("*.json")) - set(files()):
+        path.unlink()
+
+
+def filled(text: str, settings: Settings) -> dict[str, Any]:
+    """A file with its `${…}` replaced; raises KeyError for one that is unknown."""
+
+    def whole(span: timedelta, unit: timedelta) -> str:
+        return str(max(1, span // unit))
+
+    ms = timedelta(milliseconds=1)
+    made: dict[str, Any] = json.loads(_Template(text).substitute(
+        KAFKA=settings.kafka, CONSUMER_FACTORY=settings.pinot.consumer_factory,
+        FLUSH_ROWS=str(settings.pinot.flush_rows), FLUSH_AFTER=whole(settings.pinot.flush_after, timedelta(minutes=1)) + "m",
+        MAX_FUTURE_MS=whole(settings.limits.max_future, ms), MAX_PAST_MS=whole(settings.limits.max_past, ms),
+        RAW_RETENTION_DAYS=whole(settings.pinot.raw_retention, timedelta(days=1)),
+        RETENTION_DAYS=whole(settings.pinot.retention, timedelta(days=1)),
+    ))
+    return made
+
+
+class _Template(string.Template):
+    """`${NAME}` only: a lone `$`, as in a JSON path, stays."""
+
+    pattern = r"\$\{(?P<braced>[A-Z_]+)\}|(?P<named>(?!))|(?P<escaped>(?!))|(?P<invalid>(?!))"  # type: ignore[assignment]
+
+
+def apply(settings: Settings) -> dict[str, str]:
+    """Create or update every table; what happened to each: created, updated or current.
+
+    Their topics must exist. Raises ServiceError if Pinot does not answer or refuses.
+    """
+    import requests
+
+    base = settings.pinot_controller.rstrip("/")
+    done: dict[str, str] = {}
+
+    def ask(method: str, path: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False) -> Any:
+        try:
+            r = requests.request(method, base + path, json=body, timeout=60)
+        except requests.RequestException as e:
+            raise ServiceError(f"Pinot's controller at {base} does not answer ({type(e).__name__}).", "start it: `tidewatch up`") from e
+        if r.status_code == 404 and missing_ok:
+            return None
+        if not r.ok:
+            try:
+                why = r.json().get("error", r.text)
+            except ValueError:
+                why = r.text
+            raise ServiceError(
+                f"Pinot refuses {method} {path}: {str(why).strip()[:500]}",
+                f"correct the table in tidewatch/tables.py; a change that Pinot cannot make needs DELETE {base}/tables/NAME first",
+            )
+        return r.json()
+
+    for name in names():
+        shape = json.loads((FOLDER / name / "schema.json").read_text())
+        table = filled((FOLDER / name / "table.json").read_text(), settings)
+        digest = hashlib.sha256(json.dumps([shape, table], sort_keys=True).encode()).hexdigest()[:16]
+        table["metadata"]["customConfigs"]["tidewatch.digest"] = digest
+        present = (ask("GET", f"/tables/{name}", missing_ok=True) or {}).get("REALTIME")
+        if present is not None and (present["metadata"].get("customConfigs") or {}).get("tidewatch.digest") == digest:
+            done[name] = "current"
+            continue
+        if ask("GET", f"/schemas/{name}", missing_ok=True) is None:
+            ask("POST", "/schemas", shape)
+        else:
+            ask("PUT", f"/schemas/{name}", shape)
+        if present is None:
+            ask("POST", "/tables", table)
+            done[name] = "created"
+        else:
+            ask("PUT", f"/tables/{name}", table)
+            ask("POST", f"/segments/{name}/reload?type=REALTIME")
+            done[name] = "updated"
+    return done
+
+
+def main(argv: list[str]) -> int:
+    """`generate`, `generate --check` or `apply`."""
+    if argv == ["generate"]:
+        generate()
+    elif argv == ["generate", "--check"]:
+        wrong = stale()
+        print("\n".join(wrong) or "pinot_tables/ is current")
+        return 1 if wrong else 0
+    elif argv == ["apply"]:
+        for name, what in apply(settings_.current()).items():
+            print(f"{name:15} {what}")
+    else:
+        print(__doc__)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
