@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tidewatch.errors import ContractError
@@ -48,14 +48,25 @@ class Service:
     """Image in the compose file; '': built from `docker/`."""
 
 
-def services(settings: Settings) -> dict[str, Service]:
-    """Every service, in an order in which a service comes after what it needs."""
-    from tidewatch.stack import services as package
+def elsewhere(settings: Settings) -> frozenset[str]:
+    """Services that need not run here, because the settings give an external address."""
+    e = settings.external
+    given = {
+        ("kafka",): e.kafka, ("pinot",): e.pinot_controller and e.pinot_broker, ("mlflow",): e.mlflow, ("superset",): e.superset,
+        ("flink_jobmanager", "flink_taskmanager"): e.flink_rest, ("postgres",): settings.metadata.url,
+    }
+    return frozenset(name for names, address in given.items() if address for name in names)
 
+
+def table(settings: Settings) -> dict[str, Service]:
+    """Every service that runs here, in an order in which a service comes after what it needs."""
+    package = importlib.import_module("tidewatch.stack.services")
     found: dict[str, Service] = {}
     for m in pkgutil.iter_modules(package.__path__):
         for s in importlib.import_module(f"{package.__name__}.{m.name}").services(settings):
             found[s.name] = s
+    absent = elsewhere(settings)
+    found = {n: replace(s, needs=tuple(x for x in s.needs if x not in absent)) for n, s in found.items() if n not in absent}
     ordered: dict[str, Service] = {}
     while len(ordered) < len(found):
         ready = [s for s in found.values() if s.name not in ordered and all(n in ordered for n in s.needs)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tidewatch.errors import ServiceError
 from tidewatch.settings import ROOT, Settings
-from tidewatch.stack import jvm
+from tidewatch.stack import jvm, pinot_decoder
 
 ENVIRONMENTS = ("tools", "flink", "spark", "airflow", "superset")
 JARS = ("kafka", "pinot", "flink", "spark")
@@ -32,6 +32,7 @@ def install(settings: Settings, say: Say = print) -> None:
     _part(say, "Flink's library folder", lambda: flink_library(settings))
     if (ROOT / "streaming" / "build.py").exists():
         _part(say, "the stream's own jar", lambda: _stream_jar(settings))
+    _part(say, "Pinot's decoder", lambda: pinot_decoder.build(settings))
 
 
 def missing(settings: Settings) -> list[str]:
@@ -41,7 +42,7 @@ def missing(settings: Settings) -> list[str]:
 
 
 def flink_library(settings: Settings) -> bool:
-    """Gather PyFlink's own jars, the connectors and the stream's jar in `jars/flink_lib`, as links; True if that changed it."""
+    """Gather PyFlink's own jars, the connectors in `jars/flink_lib`, as links; True if that changed it."""
     packages = settings.env_python("flink").parent.parent / "lib"
     wheel = next(packages.glob("python3*/site-packages/pyflink"), packages)
     jars = [*(wheel / "lib").glob("*.jar"), *(wheel / "opt").glob("flink-python-*.jar"), *(settings.state_dir / "jars" / "flink").glob("*.jar")]
@@ -121,10 +122,8 @@ def _jars(settings: Settings, group: str) -> bool:
          "check that the Maven registry can be reached; after a failed look-up run it once with MAVEN_ARGS=-U",
          {"JAVA_HOME": str(jvm.home())})
     folder.mkdir(parents=True, exist_ok=True)
-    own = "tidewatch-"  # built here, not fetched
     for old in folder.glob("*.jar"):
-        if not old.name.startswith(own):
-            old.unlink()
+        old.unlink()
     for jar in new.glob("*.jar"):
         jar.rename(folder / jar.name)
     shutil.rmtree(new)
@@ -133,16 +132,13 @@ def _jars(settings: Settings, group: str) -> bool:
 
 
 def _stream_jar(settings: Settings) -> bool:
-    sources = sorted(p for p in (ROOT / "streaming").rglob("*.java")) + [ROOT / "streaming" / "build.py"]
-    digest = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
-    stamp, jar = settings.state_dir / "jars" / ".stream", settings.state_dir / "jars" / "flink" / "tidewatch-stream.jar"
-    if jar.exists() and stamp.is_file() and stamp.read_text() == digest:
-        return False
+    """`streaming.build` knows by itself whether anything changed."""
+    jars = settings.state_dir / "jars" / "stream"
+    before = {p: p.stat().st_mtime_ns for p in jars.glob("*.jar")}
     _run([str(settings.env_python("tools")), "-m", "streaming.build"], "the stream's own jar", "a JDK (javac) is needed, not only a Java runtime",
-         {"PYTHONPATH": str(ROOT), "TIDEWATCH_STATE_DIR": str(settings.state_dir), "JAVA_HOME": str(jvm.home())})
-    flink_library(settings)
-    stamp.write_text(digest)
-    return True
+         {"PYTHONPATH": str(ROOT), "TIDEWATCH_STATE_DIR": str(settings.state_dir), "JAVA_HOME": str(jvm.home()),
+          "PATH": f"{jvm.home() / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"})
+    return before != {p: p.stat().st_mtime_ns for p in jars.glob("*.jar")}
 
 
 def _run(command: list[str], what: str, fix: str, env: dict[str, str] | None = None) -> None:

@@ -1,0 +1,176 @@
+"""Flink: one JobManager and one TaskManager, launched as plain Java processes from PyFlink's own jars.
+
+Jobs are kept in ZooKeeper and the state folder: a JobManager that starts again resumes them from their last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidewatch.settings import ROOT, Settings
+from tidewatch.stack import Service, install, jvm, probe
+
+SLOTS = 4
+MB = 2**20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The TaskManager's memory in MB; Flink wants its parts told one by one when its own scripts do not start it."""
+
+    task_heap: int = 1152
+    framework_heap: int = 128
+    framework_off_heap: int = 128
+    task_off_heap: int = 64
+    network: int = 192
+    managed: int = 448
+    """Python workers live here."""
+    metaspace: int = 384
+    overhead: int = 256
+
+    @property
+    def total(self) -> int:
+        return sum(vars(self).values())
+
+    def java(self) -> tuple[str, ...]:
+        heap = self.task_heap + self.framework_heap
+        direct = self.framework_off_heap + self.task_off_heap + self.network
+        return (f"-Xms{heap}m", f"-Xmx{heap}m", f"-XX:MaxDirectMemorySize={direct}m", f"-XX:MaxMetaspaceSize={self.metaspace}m")
+
+    def flink(self) -> tuple[str, ...]:
+        sizes = {
+            "task.heap.size": self.task_heap, "framework.heap.size": self.framework_heap, "framework.off-heap.size": self.framework_off_heap,
+            "task.off-heap.size": self.task_off_heap, "network.min": self.network, "network.max": self.network, "managed.size": self.managed,
+            "jvm-metaspace.size": self.metaspace, "jvm-overhead.min": self.overhead, "jvm-overhead.max": self.overhead,
+        }
+        words = [w for k, v in sizes.items() for w in ("-D", f"taskmanager.memory.{k}={v * MB}b")]
+        return (*words, "-D", f"taskmanager.cpu.cores={SLOTS}.0")
+
+
+def _opens() -> tuple[str, ...]:
+    exports = ("java.rmi/sun.rmi.registry", "jdk.compiler/com.sun.tools.javac.api", "jdk.compiler/com.sun.tools.javac.file",
+               "jdk.compiler/com.sun.tools.javac.parser", "jdk.compiler/com.sun.tools.javac.tree", "jdk.compiler/com.sun.tools.javac.util",
+               "java.security.jgss/sun.security.krb5")
+    opens = ("lang", "net", "io", "nio", "lang.reflect", "text", "time", "util", "util.concurrent", "util.concurrent.atomic", "util.concurrent.locks")
+    return (
+        *(f"--add-exports={m}=ALL-UNNAMED" for m in exports), *(f"--add-opens=java.base/java.{p}=ALL-UNNAMED" for p in opens),
+        "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+    )
+
+
+def conf_dir(settings: Settings) -> Path:
+    """Where config.yaml lies; what a client of this cluster needs as FLINK_CONF_DIR."""
+    return settings.state_dir / "conf" / "flink"
+
+
+def client_env(settings: Settings) -> dict[str, str]:
+    """Variables with which PyFlink's client finds our configuration and jars instead of its own."""
+    python = settings.env_python("flink")
+    return {
+        "FLINK_CONF_DIR": str(conf_dir(settings)),
+        "FLINK_LIB_DIR": str(settings.state_dir / "jars" / "flink_lib"),
+        "FLINK_LOG_DIR": str(settings.logs),
+        "FLINK_PLUGINS_DIR": str(conf_dir(settings) / "plugins"),
+        "JAVA_HOME": str(Path(jvm.java()).parent.parent),
+        "PYTHONPATH": str(ROOT),
+        "PYFLINK_PYTHON": str(python),
+        "PYFLINK_CLIENT_EXECUTABLE": str(python),
+    }
+
+
+def configuration(settings: Settings) -> dict[str, object]:
+    """config.yaml of both processes."""
+    p, data = settings.ports, settings.state_dir / "data" / "flink"
+    python = settings.env_python("flink")
+    return {
+        "jobmanager.rpc.address": "127.0.0.1",
+        "jobmanager.rpc.port": p.flink_rpc,
+        "jobmanager.bind-host": "127.0.0.1",
+        "jobmanager.memory.process.size": "1024m",
+        "taskmanager.bind-host": "127.0.0.1",
+        "taskmanager.host": "127.0.0.1",
+        "taskmanager.rpc.port": p.flink_taskmanager_rpc,
+        "taskmanager.data.port": p.flink_taskmanager_data,
+        "taskmanager.numberOfTaskSlots": SLOTS,
+        "blob.server.port": p.flink_blob,
+        "rest.address": "127.0.0.1",
+        "rest.bind-address": "127.0.0.1",
+        "rest.port": p.flink_rest,
+        "rest.bind-port": p.flink_rest,
+        "web.submit.enable": False,
+        "io.tmp.dirs": str(data / "tmp"),
+        "parallelism.default": settings.stream.parallelism,
+        "high-availability.type": "zookeeper",
+        "high-availability.storageDir": (data / "ha").as_uri(),
+        "high-availability.zookeeper.quorum": f"127.0.0.1:{p.zookeeper}",
+        "high-availability.zookeeper.path.root": "/flink",
+        "high-availability.cluster-id": "/tidewatch",
+        "high-availability.jobmanager.port": p.flink_rpc,
+        "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
+        "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
+        "heartbeat.interval": 5000,
+        "heartbeat.timeout": 30000,
+        "python.executable": str(python),
+        "python.client.executable": str(python),
+    }
+
+
+def services(settings: Settings) -> tuple[Service, ...]:
+    conf, memory = conf_dir(settings), Memory()
+    jars = str(settings.state_dir / "jars" / "flink_lib" / "*")
+    # JSON is YAML
+    yaml = "".join(f"{k}: {json.dumps(v)}\n" for k, v in configuration(settings).items())
+    env = {**client_env(settings), "PATH": f"{settings.env_python('flink').parent}:/usr/local/bin:/usr/bin:/bin"}
+
+    def row(name: str, java: tuple[str, ...], main: str, arguments: tuple[str, ...]) -> tuple[tuple[str, ...], dict[Path, str]]:
+        logging, text = jvm.log_config(settings, name, quiet=("org.apache.kafka", "org.apache.flink.shaded.zookeeper3"))
+        command = (
+            jvm.java(), *java, "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", *_opens(), f"-Dlog4j2.configurationFile={logging}",
+            f"-Dlog.file={settings.logs / (name + '.log')}", "-cp", jars, main, "--configDir", str(conf), *arguments,
+        )
+        return command, {logging: text, conf / "config.yaml": yaml}
+
+    jm, jm_files = row("flink_jobmanager", ("-Xms448m", "-Xmx448m", "-XX:MaxMetaspaceSize=256m"),
+                       "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint", ())
+    tm, tm_files = row("flink_taskmanager", memory.java(), "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+                       ("-D", "taskmanager.resource-id=tidewatch", *memory.flink()))
+    return (
+        Service(
+            name="flink_jobmanager",
+            doc="the stream's coordinator",
+            command=jm,
+            memory_mb=900,
+            ready=lambda s: "taskmanagers" in probe.document(f"http://127.0.0.1:{s.ports.flink_rest}/overview"),
+            needs=("zookeeper",),
+            ports=("flink_rest", "flink_rpc", "flink_blob"),
+            env=env,
+            files=jm_files,
+            prepare=_folders,
+            url=lambda s: s.flink_rest,
+            image="",
+        ),
+        Service(
+            name="flink_taskmanager",
+            doc="the stream's worker",
+            command=tm,
+            memory_mb=memory.total,
+            ready=lambda s: probe.document(f"http://127.0.0.1:{s.ports.flink_rest}/overview")["taskmanagers"] > 0,
+            # Kafka stops after it, so that the job ends its last transactions
+            needs=("flink_jobmanager", "kafka"),
+            ports=("flink_taskmanager_rpc", "flink_taskmanager_data"),
+            env=env,
+            files=tm_files,
+            prepare=_folders,
+        ),
+    )
+
+
+def _folders(settings: Settings) -> None:
+    data = settings.state_dir / "data" / "flink"
+    for folder in ("tmp", "ha", "checkpoints", "savepoints"):
+        (data / folder).mkdir(parents=True, exist_ok=True)
+    (conf_dir(settings) / "plugins").mkdir(parents=True, exist_ok=True)
+    settings.landing.mkdir(parents=True, exist_ok=True)
+    install.flink_library(settings)

@@ -1,0 +1,88 @@
+"""Kafka: one broker that is its own controller (KRaft); the topics come from the catalogue of tables."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import uuid
+
+from tidewatch.errors import ServiceError
+from tidewatch.settings import Settings
+from tidewatch.stack import Service, jvm, probe, topics
+
+
+def services(settings: Settings) -> tuple[Service, ...]:
+    logging, log_text = jvm.log_config(settings, "kafka")
+    properties = settings.state_dir / "conf" / "kafka" / "server.properties"
+    return (
+        Service(
+            name="kafka",
+            doc="the bus: every event, window, score and alert",
+            command=(
+                jvm.java(), "-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
+                f"-Dlog4j2.configurationFile={logging}", "-cp", jvm.classpath(settings, "kafka"), "kafka.Kafka", str(properties),
+            ),
+            memory_mb=1200,
+            ready=lambda s: probe.accepts(s.ports.kafka) and topics.ready(s),
+            ports=("kafka", "kafka_controller"),
+            files={logging: log_text, properties: _properties(settings)},
+            prepare=_format,
+            after=lambda s: void(topics.apply(s)),
+            stop_seconds=60,
+            image="apache/kafka:4.1.0",
+        ),
+    )
+
+
+def void(_: object) -> None:
+    return None
+
+
+def _properties(settings: Settings) -> str:
+    p = settings.ports
+    lines = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "listeners": f"PLAINTEXT://127.0.0.1:{p.kafka},CONTROLLER://127.0.0.1:{p.kafka_controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{p.kafka},CONTROLLER://127.0.0.1:{p.kafka_controller}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.quorum.bootstrap.servers": f"127.0.0.1:{p.kafka_controller}",
+        "log.dirs": settings.state_dir / "data" / "kafka",
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "num.partitions": settings.topics.partitions,
+        "auto.create.topics.enable": "false",
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        # Flink's sinks ask for an hour, so that a transaction outlives a long restart
+        "transaction.max.timeout.ms": 3_600_000,
+        "log.segment.bytes": 256 * 2**20,
+        "log.retention.ms": int(settings.topics.retention.total_seconds() * 1000),
+    }
+    return "".join(f"{k}={v}\n" for k, v in lines.items())
+
+
+def _format(settings: Settings) -> None:
+    """Give the log folder its cluster id, once."""
+    data = settings.state_dir / "data" / "kafka"
+    if (data / "meta.properties").exists():
+        return
+    data.mkdir(parents=True, exist_ok=True)
+    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    properties = settings.state_dir / "conf" / "kafka" / "server.properties"
+    done = subprocess.run(
+        [jvm.java(), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", jvm.classpath(settings, "kafka"), "kafka.tools.StorageTool", "format",
+         "--standalone", "-t", cluster, "-c", str(properties)],
+        capture_output=True, text=True, check=False,
+    )
+    if done.returncode:
+        raise ServiceError(f"Kafka's log folder {data} could not be formatted: {(done.stderr or done.stdout).strip()[-600:]}",
+                           "empty that folder if it is left from a broken start")
