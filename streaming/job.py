@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import string
 import sys
 from collections.abc import Iterable, Mapping
@@ -233,6 +234,9 @@ def prepare(settings: Settings, config: Mapping[str, str]) -> Any:
     """The whole job as a statement set, not yet executed."""
     from pyflink.table import EnvironmentSettings, TableEnvironment
 
+    if config["execution.target"] == "remote":
+        # PyFlink looks for the target before it is set, and would let the cluster's workers wait for this process
+        os.environ["_python_worker_execution_mode"] = "process"
     te = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
     for key, value in config.items():
         te.get_config().set(key, value)

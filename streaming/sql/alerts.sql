@@ -7,7 +7,7 @@ SELECT
   `top_signals`, `top_observed`, `top_expected`, `top_shares`, `technique`, `title`, `reason`
 FROM tidewatch_incidents(
   windows => TABLE `anomalous` PARTITION BY (`use_case`, `device_id`),
-  gap_ms => ${gap_ms},
+  gap_ms => CAST(${gap_ms} AS BIGINT),
   on_time => DESCRIPTOR(`rowtime`),
   uid => 'incidents'
 )
