@@ -1,0 +1,53 @@
+"""`tidewatch dashboards`: bring Superset's dashboards in, take them out, check them."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Superset's dashboards as files.")
+
+
+@app.command()
+def apply() -> None:
+    """Import `dashboards/` into Superset, replacing what is there."""
+    from tidewatch import dashboards
+    from tidewatch.settings import current
+
+    dashboards.apply(current())
+    for d in dashboards.bundle().dashboards.values():
+        typer.echo(f"{d['dashboard_title']:24} {current().superset}/superset/dashboard/{d['slug']}/")
+
+
+@app.command()
+def export() -> None:
+    """Write charts and dashboards as they are in Superset back to `dashboards/`."""
+    from tidewatch import dashboards
+    from tidewatch.settings import current
+
+    typer.echo("\n".join(dashboards.export(current())) or "nothing changed")
+
+
+@app.command()
+def generate() -> None:
+    """Write the dataset files from the catalogue of tables."""
+    from tidewatch import dashboards
+
+    dashboards.generate()
+
+
+@app.command()
+def validate() -> None:
+    """Walk dashboard, chart, dataset and column, without a server."""
+    from tidewatch import dashboards
+    from tidewatch.errors import ContractError
+
+    wrong = dashboards.problems()
+    if wrong:
+        raise ContractError("the dashboards are wrong:\n  " + "\n  ".join(wrong), "correct the files; `tidewatch dashboards generate` renews the datasets")
+    b = dashboards.bundle()
+    typer.echo(f"{len(b.dashboards)} dashboards, {len(b.charts)} charts, {len(b.datasets)} datasets: as they should be")
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands."""
+    root.add_typer(app, name="dashboards")
