@@ -24,14 +24,16 @@ from tidewatch.settings import ROOT, Settings
 from tidewatch.tables import Table
 
 from streaming.build import jar_path
+from streaming.control import GROUP, NAME
 
-NAME = "tidewatch"
-GROUP = "tidewatch-stream"
 SQL = Path(__file__).parent / "sql"
 FLINK = {
     "string": "STRING", "long": "BIGINT", "int": "INT", "double": "DOUBLE", "boolean": "BOOLEAN", "bytes": "BYTES",
     "double[]": "ARRAY<DOUBLE>", "string[]": "ARRAY<STRING>",
 }
+CONTROL_IDLE = timedelta(seconds=5)
+"""After this long without a new baseline or model, windows no longer wait for one. Short, for scores wait as long
+after each of them; too short costs nothing but an old version for windows that are already past."""
 PROMPT = frozenset({"alerts"})
 """Tables whose topic is written at once, at least once: their rows replace one another."""
 
@@ -42,6 +44,10 @@ def fill(template: str, values: Mapping[str, str]) -> str:
         return string.Template((SQL / f"{template}.sql").read_text()).substitute(values)
     except KeyError as e:
         raise ContractError(f"streaming/sql/{template}.sql has the placeholder {e}, which nothing fills.") from e
+
+
+def _millis(span: timedelta) -> str:
+    return f"{span // timedelta(milliseconds=1)} ms"
 
 
 def _join(parts: Iterable[str]) -> str:
@@ -68,6 +74,7 @@ def records_sql(contract: Contract, settings: Settings) -> str:
         "reason": render.reason_sql(rules),
         "time": render.quoted(contract.time.name),
         "lateness": render.flink_interval(settings.stream.lateness),
+        "idle": _millis(settings.stream.idle_timeout),
         "kafka": settings.kafka,
         "group": GROUP,
         "fields": avro_fields(contract),
@@ -181,9 +188,8 @@ def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
         "pipeline.object-reuse": "true",
         "parallelism.default": str(s.parallelism),
         "table.local-time-zone": "UTC",
-        "table.exec.source.idle-timeout": f"{s.idle_timeout // timedelta(milliseconds=1)} ms",
         "table.optimizer.agg-phase-strategy": "TWO_PHASE",
-        "execution.checkpointing.interval": f"{s.checkpoint_interval // timedelta(milliseconds=1)} ms",
+        "execution.checkpointing.interval": _millis(s.checkpoint_interval),
         "execution.checkpointing.min-pause": "1 s",
         "execution.checkpointing.timeout": "10 min",
         "execution.checkpointing.mode": "EXACTLY_ONCE",
@@ -209,7 +215,7 @@ def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
 def build_statements(settings: Settings) -> tuple[list[str], list[tuple[str, str]], list[str]]:
     """(tables to create, relations to define, inserts), all as SQL."""
     create = [records_sql(events.contract(n), settings) for n in events.names()]
-    create += [fill(n, {"kafka": settings.kafka, "group": GROUP}) for n in ("baselines", "models")]
+    create += [fill(n, {"kafka": settings.kafka, "group": GROUP, "idle": _millis(CONTROL_IDLE)}) for n in ("baselines", "models")]
     insert = []
     for table, relation, topic, landing in outputs():
         if topic:
@@ -236,7 +242,7 @@ def prepare(settings: Settings, config: Mapping[str, str]) -> Any:
 
     if config["execution.target"] == "remote":
         # PyFlink looks for the target before it is set, and would let the cluster's workers wait for this process
-        os.environ["_python_worker_execution_mode"] = "process"
+        os.environ.update(_python_worker_execution_mode="process")
     te = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
     for key, value in config.items():
         te.get_config().set(key, value)

@@ -12,6 +12,7 @@ CREATE TABLE `baselines` (
   'connector' = 'upsert-kafka',
   'topic' = 'baselines',
   'properties.bootstrap.servers' = '${kafka}',
+  'scan.watermark.idle-timeout' = '${idle}',
   'properties.group.id' = '${group}',
   'key.format' = 'json',
   'key.json.ignore-parse-errors' = 'true',

@@ -11,6 +11,7 @@ CREATE TABLE `models` (
   'connector' = 'upsert-kafka',
   'topic' = 'models',
   'properties.bootstrap.servers' = '${kafka}',
+  'scan.watermark.idle-timeout' = '${idle}',
   'properties.group.id' = '${group}',
   'key.format' = 'json',
   'key.json.ignore-parse-errors' = 'true',

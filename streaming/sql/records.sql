@@ -14,6 +14,7 @@ CREATE TABLE `${name}_records` (
   'connector' = 'kafka',
   'topic' = '${name}',
   'properties.bootstrap.servers' = '${kafka}',
+  'scan.watermark.idle-timeout' = '${idle}',
   'properties.group.id' = '${group}',
   'properties.auto.offset.reset' = 'earliest',
   'properties.isolation.level' = 'read_committed',
