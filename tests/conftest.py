@@ -48,7 +48,7 @@ class Stack:
     def run(self, *arguments: str, check: bool = True, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
         """One `tidewatch` command; its output goes to the test's log, an error fails the test with it."""
         done = subprocess.run([str(ROOT / "bin" / "tidewatch"), *arguments], env=self.env, text=True, timeout=timeout,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+                              capture_output=True, check=False)
         print(f"$ tidewatch {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
         if check and done.returncode:
             tail = "\n".join((done.stdout + done.stderr).splitlines()[-60:])

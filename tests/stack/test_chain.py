@@ -44,6 +44,11 @@ def manifests(settings: Settings) -> list[dict[str, Any]]:
     return [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime)]
 
 
+def newest(settings: Settings) -> datetime:
+    """Up to when events were generated."""
+    return max(datetime.fromtimestamp(m["end_ms"] / 1000, UTC) for m in manifests(settings))
+
+
 def lake(settings: Settings, sql: str, *names: str) -> list[tuple[Any, ...]]:
     """Rows of a query over Delta tables, each a view of its own name."""
     import duckdb
@@ -55,12 +60,13 @@ def lake(settings: Settings, sql: str, *names: str) -> list[tuple[Any, ...]]:
         return db.execute(sql).fetchall()
 
 
-def account(settings: Settings) -> dict[str, int]:
-    """What was produced, over all runs of the generator."""
-    total: dict[str, int] = {}
+def account(settings: Settings) -> dict[str, dict[str, int]]:
+    """What was produced, by topic, over all runs of the generator."""
+    total: dict[str, dict[str, int]] = {"flow": {}, "reading": {}}
     for m in manifests(settings):
-        for key, value in m["totals"].items():
-            total[key] = total.get(key, 0) + value
+        for topic, tally in m["topics"].items():
+            for key, value in tally.items():
+                total[topic][key] = total[topic].get(key, 0) + value
     return total
 
 
@@ -72,14 +78,17 @@ def rows_in_delta(settings: Settings) -> int:
 def check_counts(settings: Settings) -> None:
     """Every produced event is in Delta or a dead letter, once, and what it says is unchanged."""
     made = account(settings)
-    eventually("events in Delta and dead letters", 300, lambda: rows_in_delta(settings), lambda n: n >= made["produced"])
-    for name in ("flow", "reading"):
-        rows, records, checksum = lake(
-            settings, f"SELECT COUNT(*), COUNT(DISTINCT (kafka_partition, kafka_offset)), SUM(event_id::HUGEINT) FROM {name}", name)[0]
-        assert rows == records == made[f"{name}_valid"], name
-        assert int(checksum) == made[f"{name}_checksum"], name
+    produced = sum(t["records"] for t in made.values())
+    eventually("events in Delta and dead letters", 300, lambda: rows_in_delta(settings), lambda n: n >= produced)
+    for name, tally in made.items():
+        rows, records, unique, checksum = lake(settings, f"""
+            SELECT COUNT(*), COUNT(DISTINCT (kafka_partition, kafka_offset)), COUNT(DISTINCT event_id), SUM(DISTINCT event_id::HUGEINT)
+            FROM {name}""", name)[0]
+        assert rows == records == tally["valid"], name
+        assert unique == tally["unique"], name
+        assert int(checksum) == tally["event_id_sum"], name
     rows, records = lake(settings, "SELECT COUNT(*), COUNT(DISTINCT (source, kafka_partition, kafka_offset)) FROM dead_letters", "dead_letters")[0]
-    assert rows == records == made["malformed"] + made["impossible"]
+    assert rows == records == sum(t["malformed"] + t["impossible"] for t in made.values())
 
 
 def test_every_event_is_in_delta_once_or_a_dead_letter(stack: Stack) -> None:
@@ -87,10 +96,9 @@ def test_every_event_is_in_delta_once_or_a_dead_letter(stack: Stack) -> None:
 
 
 def test_pinot_counts_what_is_valid_without_duplicates(stack: Stack) -> None:
-    made = account(stack.settings)
-    for name in ("flow", "reading"):
-        want = made[f"{name}_valid"] - made[f"{name}_duplicates"]
-        eventually(f"rows of {name} in Pinot", 120, lambda n=name: pinot(stack.settings, f"SELECT COUNT(*) FROM {n}")[0][0], lambda n, w=want: n == w)
+    for name, tally in account(stack.settings).items():
+        eventually(f"rows of {name} in Pinot", 120, lambda n=name: pinot(stack.settings, f"SELECT COUNT(*) FROM {n}")[0][0],
+                   lambda n, want=tally["unique"]: n == want)
 
 
 def test_a_dead_letter_has_its_reason_and_the_original_bytes(stack: Stack) -> None:
@@ -145,16 +153,14 @@ def test_alerts_command_lists_them_for_a_script(stack: Stack) -> None:
 
 
 def _more(stack: Stack, minutes: int) -> None:
-    last = max(datetime.fromisoformat(m["end"]) for m in manifests(stack.settings))
+    last = newest(stack.settings)
     end = last + timedelta(minutes=minutes)
     assert end <= datetime.now(UTC) + timedelta(minutes=4), "events would lie in the future"
     stack.run("generate", "--start", last.isoformat(), "--end", end.isoformat(), "--devices", "40", "--seed", "7", "--incidents", "none", "--json")
 
 
 def _pids(stack: Stack, service: str) -> int:
-    status = json.loads(stack.run("status", "--json").stdout)
-    rows = status["services"] if isinstance(status, dict) else status
-    return int(next(s["pid"] for s in rows if s["name"] == service))
+    return int(next(s["pid"] for s in json.loads(stack.run("status", "--json").stdout) if s["service"] == service))
 
 
 def test_a_new_champion_scores_without_a_restart(stack: Stack) -> None:
@@ -166,8 +172,7 @@ def test_a_new_champion_scores_without_a_restart(stack: Stack) -> None:
     with urllib.request.urlopen(f"{stack.settings.mlflow}/api/2.0/mlflow/registered-models/get?name=tidewatch-leak", timeout=30) as answer:
         assert json.load(answer)["registered_model"]["name"] == "tidewatch-leak"
     other = "1" if before != "1" else "2"
-    newest = max(datetime.fromisoformat(m["end"]) for m in manifests(stack.settings))
-    stack.python("spark", "-m", "jobs.rollback", "--use-case", "leak", "--version", other, "--valid-from", newest.isoformat())
+    stack.python("spark", "-m", "jobs.rollback", "--use-case", "leak", "--version", other, "--valid-from", newest(stack.settings).isoformat())
     time.sleep(5)
     _more(stack, 2)
     eventually("a score by the other version", 60,
