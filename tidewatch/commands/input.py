@@ -110,14 +110,15 @@ def _report(content: dict[str, Any], as_json: bool, stopped: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    names = ("records", "unique", "duplicates", "malformed", "impossible", "unknown_device", "late")
-    table = Table("topic", *names, title=f"{content['run']}: {iso(content['start_ms'])} to {iso(content['end_ms'])}" + (" (stopped)" if stopped else ""))
-    for topic, tally in content["topics"].items():
-        table.add_row(topic, *(f"{tally.get(n, 0):,}" for n in names))
-    console = Console(highlight=False)
+    topics = content["topics"]
+    table = Table("", *topics, title=f"{iso(content['start_ms'])} to {iso(content['end_ms'])}" + (" (stopped)" if stopped else ""))
+    for name in ("records", "unique", "duplicates", "malformed", "impossible", "unknown_device", "late"):
+        table.add_row(name.replace("_", " "), *(f"{t.get(name, 0):,}" for t in topics.values()))
+    console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     rate = content["produced_total"] / max(content["seconds"], 1e-3)
-    console.print(f"{content['produced_total']:,} events in {content['seconds']:.1f} s ({rate:,.0f}/s), {content['labels']} labels; truth in {content['manifest']}")
+    console.print(f"{content['produced_total']:,} events in {content['seconds']:.1f} s ({rate:,.0f}/s), {content['labels']} labels.")
+    console.print(f"The truth about them: {content['manifest']}")
 
 
 def _incident(text: str, now: datetime) -> tuple[str, str, int, int]:
