@@ -24,8 +24,6 @@ MODELS = Asset("tidewatch://models", group="tidewatch")
 USE_CASES = ("silent", "leak", "lie")
 SETTLE = timedelta(minutes=5)
 """How long after its end a cycle counts as closed: late events and the commit to Delta."""
-GATE_EXIT = 3
-"""Exit code of a job whose gate refused: running it again on the same window cannot help."""
 
 
 # -- time: a run's window comes from its parameters, or from when the run was due; never from the clock
@@ -142,7 +140,7 @@ class Job(BashOperator):
     """One job of `jobs/` as a task: `python -m jobs.<job> <arguments>` in its own environment.
 
     The job's last line, one JSON object, is the task's return value; an asset in `outlets` is published with `publishes`
-    and that summary. A job ending with GATE_EXIT fails at once, without a retry.
+    and that summary. A job that fails with a summary has come to a verdict (the gate refused): it fails at once, without a retry.
     """
 
     template_fields = (*BashOperator.template_fields, "publishes")
@@ -168,8 +166,8 @@ class Job(BashOperator):
         self.report = report_in(done.output, current().reports)
         if self.report:
             self.log.info("Report: %s", self.report)
-        if done.exit_code == GATE_EXIT:
-            raise AirflowFailException(f"The gate refused: {done.output}")
+        if done.exit_code == 1 and "output" not in summary_of(done.output):
+            raise AirflowFailException(f"The job refused: {done.output}")
         return done
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -182,7 +180,7 @@ class Job(BashOperator):
 def summary_of(line: str | None) -> dict[str, Any]:
     """A job's last line as the JSON object that it is; anything else becomes {"output": line}."""
     try:
-        value = json.loads(line or "{}")
+        value = json.loads(line or "")
     except ValueError:
         value = line
     return value if isinstance(value, dict) else {"output": value}

@@ -110,7 +110,7 @@ def _unknown(client: Client, dag: str, e: Refused) -> Exception:
     if e.status == 404:
         return InputError(f"there is no DAG {dag!r}.", "choose one of " + ", ".join(d["dag_id"] for d in dags(client)))
     if e.status in (400, 422):
-        return InputError(f"Airflow does not take these parameters for {dag}: {e.detail}", f"see them at {client.settings.airflow}/dags/{dag}")
+        return InputError(f"Airflow does not take these parameters for {dag}: {str(e.detail).splitlines()[0]}", f"see them at {client.settings.airflow}/dags/{dag}")
     return e
 
 
