@@ -231,7 +231,7 @@ def archive(settings: Settings) -> bytes:
 # -- checks
 _WORD = re.compile(r"'(?:[^']|'')*'|\"(?P<quoted>\w+)\"|(?P<name>[A-Za-z_]\w*)(?P<call>\s*\()?")
 _SQL_WORDS = frozenset(
-    "case when then else end and or not is null in between like as distinct cast double long string timestamp true false filter where asc desc".split()
+    ["case", "when", "then", "else", "end", "and", "or", "not", "is", "null", "in", "between", "like", "as", "distinct", "cast", "double", "long", "string", "timestamp", "true", "false", "filter", "where", "asc", "desc"]
 )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 app = typer.Typer(no_args_is_help=True, help="Superset's dashboards as files.")
 
 
 @app.command()
-def apply() -> None:
-    """Import `dashboards/` into Superset, replacing what is there."""
+def apply(force: Annotated[bool, typer.Option("--force", help="also if the files have not changed since")] = False) -> None:
+    """Import `dashboards/` into Superset, replacing what is there, if the files changed since the last time."""
     from tidewatch import dashboards
     from tidewatch.settings import current
 
-    dashboards.apply(current())
+    dashboards.apply(current(), only_if_changed=not force)
     for d in dashboards.bundle().dashboards.values():
         typer.echo(f"{d['dashboard_title']:24} {current().superset}/superset/dashboard/{d['slug']}/")
 

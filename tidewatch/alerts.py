@@ -1,0 +1,117 @@
+"""Alerts as Pinot holds them, and how they compare with what is known to have happened."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from tidewatch.detectors import USE_CASES
+from tidewatch.errors import InputError, ServiceError
+from tidewatch.settings import Settings
+from tidewatch.tables import ALERTS, LABELS
+
+SEVERITIES = ("low", "medium", "high", "critical")
+LIMIT = 100_000
+
+
+def fetch(settings: Settings, *, use_case: str = "", severity: str = "", device: str = "") -> list[dict[str, Any]]:
+    """Alerts, newest first; times are UTC milliseconds. Raises InputError for an unknown word, ServiceError without Pinot."""
+    import pinotdb
+    from pinotdb import exceptions
+
+    for word, known, what in ((use_case, USE_CASES, "use case"), (severity, SEVERITIES, "severity")):
+        if word and word not in known:
+            raise InputError(f"there is no {what} {word!r}.", f"one of: {', '.join(known)}")
+    given = {"use_case": use_case, "severity": severity, "device_id": device}
+    given = {k: v for k, v in given.items() if v}
+    names = [c.name for c in ALERTS.columns]
+    sql = (
+        f"SELECT {', '.join(chr(34) + n + chr(34) for n in names)} FROM alerts"
+        + (f" WHERE {' AND '.join(f'{k} = %({k})s' for k in given)}" if given else "")
+        + f' ORDER BY "end" DESC LIMIT {LIMIT}'
+    )
+    broker = urlsplit(settings.pinot_broker)
+    try:
+        connection = pinotdb.connect(host=broker.hostname, port=broker.port, path="/query/sql", scheme=broker.scheme, timeout=30)
+        try:
+            cursor = connection.cursor()
+            cursor.execute(sql, given)
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        finally:
+            connection.close()
+    except exceptions.DatabaseError as e:
+        raise ServiceError(f"Pinot refuses the query: {str(e)[:300]}", "see that its tables are there: `tidewatch up pinot`") from e
+    except Exception as e:
+        # pinotdb lets the errors of whichever HTTP client it uses through
+        if type(e).__module__.split(".")[0] not in ("httpx", "httpcore", "requests", "urllib3"):
+            raise
+        raise ServiceError(f"Pinot's broker at {settings.pinot_broker} does not answer ({type(e).__name__}).", "start it: `tidewatch up`") from e
+
+
+def labels(settings: Settings) -> list[dict[str, Any]]:
+    """What is known to have happened, from Delta; times are UTC milliseconds. Empty if nothing was ever labelled."""
+    from deltalake import DeltaTable
+
+    path = str(LABELS.path(settings))
+    if not DeltaTable.is_deltatable(path):
+        return []
+    rows: list[dict[str, Any]] = DeltaTable(path).to_pyarrow_table().to_pylist()
+    for row in rows:
+        for c in LABELS.columns:
+            if c.type == "timestamp":
+                row[c.name] = _milliseconds(row[c.name])
+    return rows
+
+
+def _milliseconds(t: Any) -> int:
+    from datetime import UTC
+
+    return round((t if t.tzinfo else t.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Alerts of one use case against the labels."""
+
+    use_case: str
+    incidents: int
+    """Labelled incidents."""
+    found: int
+    """Incidents with at least one alert."""
+    alerts: int
+    right: int
+    """Alerts at a labelled incident of their use case."""
+    wrong: int
+    """Alerts at no labelled incident at all; one at another kind of incident is neither right nor wrong."""
+    delay_s: float | None
+    """Median seconds from an incident's start to the start of its first alert, of those found."""
+
+
+def _touch(alert: Mapping[str, Any], label: Mapping[str, Any], slack_ms: int) -> bool:
+    return bool(
+        alert["device_id"] == label["device_id"] and alert["start"] < label["end"] + slack_ms and alert["end"] > label["start"] - slack_ms
+    )
+
+
+def compare(
+    alerts: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]], slack_ms: int = 600_000, use_cases: Iterable[str] = USE_CASES,
+) -> tuple[Verdict, ...]:
+    """One verdict a use case: an alert meets a label of its device if they overlap, give or take `slack_ms`."""
+    made = []
+    for use_case in use_cases:
+        mine = [a for a in alerts if a["use_case"] == use_case]
+        incidents = [x for x in known if x["use_case"] == use_case]
+        hits = [[a for a in mine if _touch(a, x, slack_ms)] for x in incidents]
+        right = sum(any(_touch(a, x, slack_ms) for x in incidents) for a in mine)
+        neither = sum(
+            not any(_touch(a, x, slack_ms) for x in incidents) and any(_touch(a, x, slack_ms) for x in known) for a in mine
+        )
+        delays = [max(0, min(a["start"] for a in found) - x["start"]) / 1000 for x, found in zip(incidents, hits, strict=True) if found]
+        made.append(Verdict(
+            use_case, len(incidents), sum(bool(h) for h in hits), len(mine), right, len(mine) - right - neither,
+            statistics.median(delays) if delays else None,
+        ))
+    return tuple(made)
