@@ -24,18 +24,18 @@ def jar_path(settings: Settings) -> Path:
     return settings.state_dir / "jars" / "stream" / "tidewatch-stream.jar"
 
 
-def flink_jars(settings: Settings) -> list[Path]:
-    """The jars to compile against: those of the PyFlink wheel."""
-    wheel = next(settings.env_python("flink").parent.parent.glob("lib/python*/site-packages/pyflink"), None)
-    if wheel is None:
+def wheel(settings: Settings) -> Path:
+    """The folder of the PyFlink package in its environment; raises ServiceError if it is not installed."""
+    found = next(settings.env_python("flink").parent.parent.glob("lib/python*/site-packages/pyflink"), None)
+    if found is None:
         raise ServiceError("PyFlink is not installed.", "run `tidewatch install`")
-    return sorted((wheel / "lib").glob("*.jar"))
+    return found
 
 
 def build(settings: Settings) -> bool:
-    """Make the jar if it is not current; True if it was made. Raises ServiceError without a JDK or if javac fails."""
+    """Make the jar, compiled against the jars of the PyFlink wheel, if it is not current; True if it was made. Raises ServiceError without a JDK or if javac fails."""
     sources = sorted(p for p in SOURCES.rglob("*") if p.is_file())
-    jars = flink_jars(settings)
+    jars = sorted((wheel(settings) / "lib").glob("*.jar"))
     digest = hashlib.sha256("\n".join(j.name for j in jars).encode())
     for p in sources:
         digest.update(p.relative_to(SOURCES).as_posix().encode() + b"\0" + p.read_bytes())

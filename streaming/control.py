@@ -103,6 +103,8 @@ def client_env(settings: Settings) -> dict[str, str]:
     opens = ("lang", "net", "io", "nio", "lang.reflect", "text", "time", "util", "util.concurrent")
     return {
         **os.environ, **flink_client_env(settings),
+        # unset, PyFlink finds its own home and forgets FLINK_LIB_DIR
+        "FLINK_HOME": str(build.wheel(settings)),
         "FLINK_ENV_JAVA_OPTS": " ".join(f"--add-opens=java.base/java.{p}=ALL-UNNAMED" for p in opens),
         "TIDEWATCH_STATE_DIR": str(settings.state_dir),
     }
@@ -119,8 +121,10 @@ def _submit(settings: Settings, resume: str) -> str:
         text = log.read_text()
         if any(sign in text for sign in INCOMPATIBLE):
             raise _incompatible(resume)
-        last = next((ln for ln in reversed(text.splitlines()) if ln.strip() and not ln.lstrip().startswith(("at ", "..."))), "no message")
-        raise ServiceError(f"the stream was not submitted: {last.strip()[:500]}", f"the whole message is in {log}")
+        told = [ln.strip() for ln in text.splitlines() if ln.strip() and not ln.lstrip().startswith(("at ", "..."))]
+        causes = [ln for ln in told if ln.startswith("Caused by:")]
+        last = [*told[-1:], *causes[-1:], "no message"][-2 if told else 0]
+        raise ServiceError(f"the stream was not submitted: {last[:500]}", f"the whole message is in {log}")
     return lines[-1]
 
 

@@ -22,6 +22,7 @@ from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 from tidewatch import scoring
 from tidewatch.detectors import Detector, Signal, all_detectors
+from tidewatch.errors import ContractError
 
 log = logging.getLogger(__name__)
 TRIES = 3
@@ -51,16 +52,16 @@ class Models:
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
-        self._loaded: dict[str, Any] = {}
-        self._newest: dict[str, tuple[str, Any]] = {}
+        self._loaded: dict[str, scoring.Model] = {}
+        self._newest: dict[str, tuple[str, scoring.Model]] = {}
         self._retry_at: dict[str, float] = {}
 
-    def get(self, use_case: str, version: str, uri: str) -> tuple[str, Any] | None:
+    def get(self, use_case: str, version: str, uri: str) -> tuple[str, scoring.Model] | None:
         """The version and its model, or the one loaded last for the use case, or None."""
         if uri not in self._loaded and time.monotonic() >= self._retry_at.get(uri, 0.0):
             try:
                 self._loaded[uri] = scoring.load(self._read(uri))
-            except (OSError, ValueError, KeyError) as e:
+            except (OSError, ValueError, KeyError, ContractError) as e:
                 self._retry_at[uri] = time.monotonic() + AGAIN_SECONDS
                 log.error("model %s/%s cannot be loaded from %s: %s", use_case, version, uri, e)
         if uri in self._loaded:
@@ -116,7 +117,9 @@ def matrix(rows: Any, width: int) -> np.ndarray:
     return out
 
 
-def explain(detector: Detector, version: str, frame: pd.DataFrame, scored: Any, observed: np.ndarray) -> list[tuple[Any, ...]]:
+def explain(
+    detector: Detector, version: str, threshold: float, frame: pd.DataFrame, scored: scoring.Scored, observed: np.ndarray,
+) -> list[tuple[Any, ...]]:
     """One result a row of the frame, in the order of RESULT."""
     rows = []
     names = [s.name for s in detector.signals]
@@ -132,9 +135,9 @@ def explain(detector: Detector, version: str, frame: pd.DataFrame, scored: Any, 
         top = [int(k) for k in np.argsort(-share, kind="stable")[:TOP]]
         first = top[0]
         rows.append((
-            score, score >= detector.threshold, f"{detector.use_case}/{version}", baseline,
+            score, score >= threshold, f"{detector.use_case}/{version}", baseline,
             [names[k] for k in top], observed[i][top].tolist(), scored.expected[i][top].tolist(), share[top].tolist(),
-            scored.expected[i].tolist(), detector.severity(score), detector.technique, detector.title,
+            scored.expected[i].tolist(), detector.severity(score) or detector.severities[0][1], detector.technique, detector.title,
             reason(detector, frame["metric"].iloc[i], detector.signals[first], observed[i][first], scored.expected[i][first], baseline),
         ))
     return rows
@@ -167,8 +170,14 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
             detector, part = self._detectors[name], frame.iloc[at]
             width = len(detector.signals)
             observed = matrix(part["signals"], width)
-            scored = scoring.score(found[1], name, observed, matrix(part["center"], width), matrix(part["scale"], width))
-            for k, row in zip(at, explain(detector, found[0], part, scored, observed), strict=True):
+            try:
+                scored = scoring.score(found[1], name, observed, matrix(part["center"], width), matrix(part["scale"], width))
+                threshold = found[1].detectors[name].threshold
+            except ContractError as e:  # trained for other signals than the detector has now
+                log.error("model %s/%s: %s", use_case, found[0], e)
+                self._unscored.inc(len(at))
+                continue
+            for k, row in zip(at, explain(detector, found[0], threshold, part, scored, observed), strict=True):
                 results[k] = row
         return pd.DataFrame(results, columns=[n for n, _ in RESULT])
 
