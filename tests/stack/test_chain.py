@@ -22,6 +22,7 @@ from tests.conftest import Stack
 from tidewatch import detectors, tables
 from tidewatch.commands.demo import pinot
 from tidewatch.settings import Settings
+from tidewatch.stack.processes import MARK
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(3600)]
 
@@ -206,7 +207,7 @@ def test_down_leaves_no_process_and_up_comes_back_with_the_data(stack: Stack) ->
         found = []
         for p in psutil.process_iter(["cmdline", "cwd", "environ"]):
             environ = p.info["environ"] or {}
-            if p.pid != os.getpid() and environ.get("TIDEWATCH_STATE_DIR") == folder and "pytest" not in " ".join(p.info["cmdline"] or ()):
+            if p.pid != os.getpid() and environ.get(MARK) == folder:
                 found.append(" ".join(p.info["cmdline"] or ())[:120])
         return found
 

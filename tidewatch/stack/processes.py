@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ import psutil
 from tidewatch.settings import Settings
 
 MARK = "TIDEWATCH_STACK"
+_noting = threading.Lock()
 
 
 def _ledger(settings: Settings) -> Path:
@@ -26,7 +28,7 @@ def _ledger(settings: Settings) -> Path:
 
 def remember(settings: Settings, root: int) -> None:
     """Note a process and its descendants, with their start times, in the ledger."""
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with _noting, contextlib.suppress(psutil.NoSuchProcess):
         first = psutil.Process(root)
         known = {p.pid: p.create_time() for p in _remembered(settings)}
         for p in (first, *first.children(recursive=True)):
@@ -109,7 +111,7 @@ def sweep(settings: Settings) -> int:
 def memory(pid: int) -> int:
     """Resident bytes of a process and its descendants; pages that they share are counted once where the kernel says so."""
     total = 0
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with _noting, contextlib.suppress(psutil.NoSuchProcess):
         first = psutil.Process(pid)
         for p in (first, *first.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
