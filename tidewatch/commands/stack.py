@@ -62,10 +62,10 @@ def status(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps([s.as_dict() for s in found], indent=1))
         return
-    shown = Table("service", "state", "pid", "up", "MB", "address", "what it is")
+    shown = Table("service", "state", "pid", "up", "MB", "address", box=None, pad_edge=False)
     colours = {"ready": "green", "starting": "yellow", "failed": "red", "stopped": "dim"}
     for s in found:
-        shown.add_row(s.service, f"[{colours[s.state]}]{s.state}[/]", str(s.pid or ""), _duration(s.uptime_s), str(s.memory_mb or ""), s.url, s.doc)
+        shown.add_row(s.service, f"[{colours[s.state]}]{s.state}[/]", str(s.pid or ""), _duration(s.uptime_s), str(s.memory_mb or ""), s.url)
     console.print(shown)
     console.print(f"{sum(s.state == 'ready' for s in found)} of {len(found)} ready, {sum(s.memory_mb or 0 for s in found):,} MB in all")
 

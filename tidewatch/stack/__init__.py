@@ -44,8 +44,6 @@ class Service:
     stop_seconds: int = 30
     url: Callable[[Settings], str] | None = None
     """What a person opens in a browser, if there is something to see."""
-    image: str = ""
-    """Image in the compose file; '': built from `docker/`."""
 
 
 def elsewhere(settings: Settings) -> frozenset[str]:

@@ -121,7 +121,7 @@ def up(settings: Settings, names: Iterable[str] = (), say: Say = print) -> None:
         busy = [sentence for s in wanted.values() if s.name not in runs for sentence in taken(settings, s)]
         if busy:
             raise ServiceError(" ".join(busy), "end that program, or set another port in tidewatch.toml or TIDEWATCH_PORTS__…")
-        changed = supervisor.start(settings, rows)
+        changed = supervisor.start(settings, rows, say)
         for name in changed:
             say(f"  {name}: its settings changed, it is restarted")
         if names and (restarted := [n for n in changed if n in runs]):

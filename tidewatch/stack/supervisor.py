@@ -17,9 +17,11 @@ import subprocess
 import tempfile
 import time
 import xmlrpc.client
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tidewatch.errors import ContractError, ServiceError
 from tidewatch.settings import ROOT, Settings
@@ -154,11 +156,16 @@ def write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def start(settings: Settings, services: Mapping[str, Service]) -> list[str]:
+def start(settings: Settings, services: Mapping[str, Service], say: Callable[[str], None] = print) -> list[str]:
     """Start supervisord, or give the running one the present rows; returns the services whose settings changed (now stopped)."""
     config = write_config(settings, services)
+    variables = run_dir(settings) / "variables"
+    ours = hashlib.sha256(repr(sorted((k, v) for k, v in os.environ.items() if k.startswith("TIDEWATCH_"))).encode()).hexdigest()
     if alive(settings):
+        if variables.exists() and variables.read_text() != ours:
+            say("note: TIDEWATCH_… variables differ from those the stack was started with; servers that run keep the old ones until `tidewatch down`")
         return _reload(settings)
+    variables.write_text(ours)
     env = processes.lowered() | {
         processes.MARK: str(settings.state_dir), "TIDEWATCH_STATE_DIR": str(settings.state_dir),
         "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
@@ -190,9 +197,8 @@ def _reload(settings: Settings) -> list[str]:
 
 
 def shutdown(settings: Settings) -> None:
-    """Ask supervisord to stop what runs and to end; returns when its socket is gone or after a minute and a half."""
-    with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error):
+    """Ask supervisord to stop what runs and to end; returns when it has, or after a minute and a half."""
+    with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error, psutil.Error):
+        it = psutil.Process(client(settings).getPID())
         client(settings).shutdown()
-    until = time.monotonic() + 90
-    while alive(settings) and time.monotonic() < until:
-        time.sleep(0.2)
+        it.wait(timeout=90)

@@ -106,6 +106,8 @@ def configuration(settings: Settings) -> dict[str, object]:
         "high-availability.storageDir": (data / "ha").as_uri(),
         "high-availability.zookeeper.quorum": f"127.0.0.1:{p.zookeeper}",
         "high-availability.zookeeper.path.root": "/flink",
+        # after a crash the next JobManager waits this long for its predecessor's session to end
+        "high-availability.zookeeper.client.session-timeout": 15000,
         "high-availability.cluster-id": "/tidewatch",
         "high-availability.jobmanager.port": p.flink_rpc,
         "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
@@ -132,7 +134,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
         )
         return command, {logging: text, conf / "config.yaml": yaml}
 
-    jm, jm_files = row("flink_jobmanager", ("-Xms448m", "-Xmx448m", "-XX:MaxMetaspaceSize=256m"),
+    jm, jm_files = row("flink_jobmanager", ("-Xms448m", "-Xmx448m", "-XX:MaxMetaspaceSize=256m", "-XX:TieredStopAtLevel=1"),
                        "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint", ())
     tm, tm_files = row("flink_taskmanager", memory.java(), "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
                        ("-D", "taskmanager.resource-id=tidewatch", *memory.flink()))
@@ -149,7 +151,6 @@ def services(settings: Settings) -> tuple[Service, ...]:
             files=jm_files,
             prepare=_folders,
             url=lambda s: s.flink_rest,
-            image="",
         ),
         Service(
             name="flink_taskmanager",

@@ -29,7 +29,6 @@ def services(settings: Settings) -> tuple[Service, ...]:
             prepare=_format,
             after=lambda s: void(topics.apply(s)),
             stop_seconds=60,
-            image="apache/kafka:4.1.0",
         ),
     )
 

@@ -31,7 +31,6 @@ def services(settings: Settings) -> tuple[Service, ...]:
             after=_databases,
             stop_signal="INT",  # fast shutdown: clients are disconnected
             stop_seconds=30,
-            image="postgres:16",
         ),
     )
 

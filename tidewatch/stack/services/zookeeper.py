@@ -16,7 +16,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             name="zookeeper",
             doc="cluster state of Pinot and Flink",
             command=(
-                jvm.java(), "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", f"-Dlog4j2.configurationFile={logging}",
+                jvm.java(), "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError", f"-Dlog4j2.configurationFile={logging}",
                 "-Dzookeeper.admin.enableServer=false", "-Dzookeeper.4lw.commands.whitelist=srvr,ruok",
                 "-cp", jvm.classpath(settings, "pinot"), "org.apache.zookeeper.server.ZooKeeperServerMain", str(conf / "zoo.cfg"),
             ),
@@ -31,7 +31,6 @@ def services(settings: Settings) -> tuple[Service, ...]:
                     "autopurge.snapRetainCount=3\nautopurge.purgeInterval=6\n"
                 ),
             },
-            image="zookeeper:3.9",
         ),
     )
 
