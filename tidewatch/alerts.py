@@ -69,7 +69,8 @@ def labels(settings: Settings) -> list[dict[str, Any]]:
 def _milliseconds(t: Any) -> int:
     from datetime import UTC
 
-    return round((t if t.tzinfo else t.replace(tzinfo=UTC)).timestamp() * 1000)
+    moment: float = (t if t.tzinfo else t.replace(tzinfo=UTC)).timestamp()
+    return round(moment * 1000)
 
 
 @dataclass(frozen=True)

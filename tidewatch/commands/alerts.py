@@ -36,6 +36,7 @@ def alerts(
 ) -> None:
     """List the incidents that were found, newest first; times are UTC."""
     from tidewatch import alerts as found_
+    from tidewatch.detectors import USE_CASES
 
     settings = current()
     found = found_.fetch(settings, use_case=use_case, severity=severity, device=device)
@@ -45,7 +46,7 @@ def alerts(
         known = [x for x in found_.labels(settings) if not device or x["device_id"] == device]
         # a severity says nothing about what happened: compared are all alerts of the device
         compared = found_.fetch(settings, use_case=use_case, device=device) if severity else found
-        verdicts = found_.compare(compared, known, use_cases=(use_case,) if use_case else found_.USE_CASES)
+        verdicts = found_.compare(compared, known, use_cases=(use_case,) if use_case else USE_CASES)
     if as_json:
         typer.echo(json.dumps({"alerts": found, **({"labels": [dataclasses.asdict(v) for v in verdicts]} if labels else {})}, indent=1))
         return

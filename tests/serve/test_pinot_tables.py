@@ -1,0 +1,115 @@
+"""Pinot's tables: what the files say, and that a real Pinot reads what it should and skips what it must."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serve import samples
+from tidewatch.settings import Settings, load
+from tidewatch.stack import pinot_tables
+from tidewatch.tables import catalogue
+
+
+def test_files_are_current() -> None:
+    assert pinot_tables.stale() == ()
+
+
+def test_stale_names_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinot_tables, "ROOT", tmp_path)
+    monkeypatch.setattr(pinot_tables, "FOLDER", tmp_path / "pinot_tables")
+    pinot_tables.generate()
+    assert pinot_tables.stale() == ()
+    (tmp_path / "pinot_tables" / "flow" / "table.json").write_text("{}\n")
+    (tmp_path / "pinot_tables" / "gone").mkdir()
+    (tmp_path / "pinot_tables" / "gone" / "schema.json").write_text("{}\n")
+    assert pinot_tables.stale() == ("pinot_tables/flow/table.json is not current", "pinot_tables/gone/schema.json belongs to no table")
+
+
+@pytest.mark.parametrize("name", pinot_tables.names())
+def test_table(name: str) -> None:
+    t = catalogue()[name]
+    shape = pinot_tables.schema(t)
+    specs = [s for kind in ("dimension", "metric", "dateTime") for s in shape[f"{kind}FieldSpecs"]]
+    assert sorted(s["name"] for s in specs) == sorted(c.name for c in pinot_tables.columns(t))
+    table = pinot_tables.filled(json.dumps(pinot_tables.config(t)), load())
+    stream = table["tableIndexConfig"]["streamConfigs"]
+    assert "${" not in json.dumps(table)
+    assert stream["stream.kafka.isolation.level"] == "read_committed"
+    assert stream["stream.kafka.topic.name"] == name
+    if t.pinot in ("dedup", "upsert"):
+        assert shape["primaryKeyColumns"] == list(t.keys)
+        # a topic is keyed by the device: only then do the rows of one key meet in one partition
+        assert "device_id" in t.keys or "alert_id" in t.keys
+    indexed = {c for k, v in table["tableIndexConfig"].items() if k.endswith("Columns") for c in v}
+    assert indexed <= {s["name"] for s in specs}
+
+
+def test_array_elements_become_columns() -> None:
+    transforms = {d.column.name: d.transform for d in pinot_tables.derived("scores")}
+    assert transforms["first_signal"] == "jsonPath(top_signals, '$[0]')"
+    assert f"observed_{pinot_tables.signal_count()}" in transforms
+    assert "$[0]" in json.dumps(pinot_tables.filled(json.dumps(pinot_tables.config(catalogue()["scores"])), load()))
+
+
+# -- a real Pinot
+def _ask(settings: Settings, sql: str) -> list[list[Any]]:
+    import requests
+
+    answer = requests.post(f"{settings.pinot_broker}/query/sql", json={"sql": sql}, timeout=30).json()
+    assert not answer.get("exceptions"), answer["exceptions"]
+    rows: list[list[Any]] = answer["resultTable"]["rows"]
+    return rows
+
+
+@pytest.mark.stack
+def test_pinot_takes_each_possible_event_once_and_skips_the_rest(stack: Any) -> None:
+    """A table of its own beside the stack's, on a topic of its own: malformed, impossible and repeated events mixed in."""
+    import requests
+    from confluent_kafka import Producer
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    settings: Settings = stack.settings
+    name = f"flow_test_{time.time_ns()}"
+    admin = AdminClient({"bootstrap.servers": settings.kafka})
+    admin.create_topics([NewTopic(name, 1, 1)])[name].result(60)
+    shape = pinot_tables.schema(catalogue()["flow"]) | {"schemaName": name}
+    table = pinot_tables.filled(json.dumps(pinot_tables.config(catalogue()["flow"])), settings) | {"tableName": name}
+    table["segmentsConfig"]["schemaName"] = name
+    table["tableIndexConfig"]["streamConfigs"]["stream.kafka.topic.name"] = name
+    try:
+        assert requests.post(f"{settings.pinot_controller}/schemas", json=shape, timeout=60).ok
+        assert requests.post(f"{settings.pinot_controller}/tables", json=table, timeout=60).ok
+        now = time.time_ns() // 1_000_000
+        good = [samples.encoded("flow", samples.event("flow", i, now - i)) for i in range(300)]
+        malformed = [b"", b"\x00", b"\x0cabc", b"\xff" * 30, b'{"json":1}', b"\x01\x02", good[0] + b"x", good[0][:-3]]
+        impossible = [
+            samples.encoded("flow", samples.event("flow", 9000, now) | changes)
+            for changes in ({"ts": now + 86_400_000}, {"bytes_out": -5}, {"status": "martian"}, {"src_port": 70000}, {"event_id": -1}, {"device_id": ""})
+        ]
+        producer = Producer({"bootstrap.servers": settings.kafka})
+        for i, value in enumerate(good):
+            producer.produce(name, value, b"server-01")
+            producer.produce(name, (malformed + impossible)[i % 14], b"server-01")
+            if i % 10 == 0:
+                producer.produce(name, value, b"server-01")
+        assert producer.flush(30) == 0
+        until = time.monotonic() + 60
+        while (rows := _ask(settings, f"SELECT COUNT(*) FROM {name}")) != [[300]] and time.monotonic() < until:
+            time.sleep(0.5)
+        assert rows == [[300]]
+        assert _ask(settings, f"SELECT DISTINCTCOUNT(event_id), MIN(bytes_out), MAX(event_id) FROM {name}") == [[300, 900.0, 299.0]]
+    finally:
+        requests.delete(f"{settings.pinot_controller}/tables/{name}", timeout=60)
+        requests.delete(f"{settings.pinot_controller}/schemas/{name}", timeout=60)
+        admin.delete_topics([name])
+
+
+@pytest.mark.stack
+def test_apply_twice_changes_nothing(stack: Any) -> None:
+    pinot_tables.apply(stack.settings)
+    assert set(pinot_tables.apply(stack.settings).values()) == {"current"}
