@@ -196,7 +196,7 @@ def _flows(g: Generator, cell_ms: int, rng: np.random.Generator, near: Sequence[
     status = np.searchsorted([0.975, 0.983, 0.99, 0.997], rng.random(n))
     status = np.array([OK, REFUSED, RESET, UNANSWERED, OTHER])[status]
     spread = net.habit("sigma")[device]
-    sent = net.habit("out")[device] * np.exp(spread * rng.standard_normal(n))
+    sent = np.where(external, net.habit("out_external")[device], net.habit("out")[device]) * np.exp(spread * rng.standard_normal(n))
     received = net.habit("back")[device] * np.exp(spread * rng.standard_normal(n))
     rows = _conversation(
         net, device, ts, np.where(external, outer, inner), inbound, _PORTS[kind, rng.integers(0, _PORTS.shape[1], n)],
@@ -256,12 +256,12 @@ def _trouble(g: Generator, i: Incident, cell_ms: int, rng: np.random.Generator) 
         received, lasted = sent / 400, rng.integers(2000, 20000, n)
     elif i.kind == "slow_leak":
         n = int(rng.poisson(1.5 * minutes))
-        usual = rate * kind.external * (1 - kind.inbound) * kind.out * float(np.exp(kind.sigma**2 / 2))
+        usual = rate * kind.external * (1 - kind.inbound) * kind.out_external * float(np.exp(kind.sigma**2 / 2))
         status, other, inbound, port = np.full(n, OK), np.full(n, one), np.zeros(n, bool), 443
         sent = max(1.5e5, 6 * usual) * np.exp(0.4 * rng.standard_normal(n))
         received, lasted = sent / 100, rng.integers(500, 8000, n)
     elif i.kind == "new_destination":
-        n = int(rng.poisson(12 * minutes))
+        n = int(rng.poisson(max(12, 2 * rate) * minutes))
         status, other, inbound, port = np.full(n, OK), strangers + rng.integers(0, STRANGERS, n), np.zeros(n, bool), 8443
         sent, received, lasted = rng.integers(3000, 30000, n), rng.integers(300, 3000, n), rng.integers(100, 2000, n)
     else:

@@ -50,7 +50,8 @@ class Kind:
     inbound: float
     """Share of flows that others open."""
     out: float
-    """Median bytes sent by a flow, and received."""
+    """Median bytes sent by a flow inside, by one with an outside partner, and received by either."""
+    out_external: float
     back: float
     sigma: float
     """Spread of the logarithm of both."""
@@ -63,16 +64,16 @@ class Kind:
 _CPU = Metric("cpu_percent", 35, 8, 12, 3, 0, 100)
 _TEMPERATURE = Metric("temperature_c", 46, 4, 3, 0.6, -20, 110)
 KINDS = (
-    Kind("workstation", 0.40, 1.0, 0.8, 14, 0.55, 0.06, 2200, 14000, 1.2, (12, 25), (443, 443, 443, 80, 53, 445),
+    Kind("workstation", 0.40, 1.0, 0.8, 14, 0.55, 0.06, 2200, 2200, 14000, 1.2, (12, 25), (443, 443, 443, 80, 53, 445),
          (_CPU, Metric("memory_percent", 55, 8, 4, 0.9, 0, 100))),
-    Kind("server", 0.15, 3.0, 0.35, 13, 0.20, 0.60, 9000, 3500, 1.1, (40, 15), (443, 5432, 22, 80, 53),
+    Kind("server", 0.15, 3.0, 0.35, 13, 0.20, 0.60, 9000, 6000, 3500, 1.1, (40, 15), (443, 5432, 22, 80, 53),
          (_CPU, Metric("memory_percent", 62, 8, 3, 0.7, 0, 100), _TEMPERATURE)),
-    Kind("camera", 0.15, 0.6, 0.25, 12, 0.05, 0.15, 60000, 1500, 0.5, (3, 2), (554, 443),
+    Kind("camera", 0.15, 0.6, 0.25, 12, 0.05, 0.15, 60000, 1500, 1500, 0.5, (3, 2), (554, 443),
          (_TEMPERATURE, Metric("bitrate_kbps", 2500, 300, 250, 70, 0, 20000), Metric("frame_rate", 25, 0.5, 0, 0.25, 0, 60))),
-    Kind("sensor", 0.25, 0.4, 0.05, 12, 0.15, 0.05, 600, 300, 0.4, (2, 2), (8883, 5683),
+    Kind("sensor", 0.25, 0.4, 0.05, 12, 0.15, 0.05, 600, 600, 300, 0.4, (2, 2), (8883, 5683),
          (Metric("temperature_c", 21, 2, 3, 0.15, -40, 85), Metric("humidity_percent", 45, 6, 6, 0.6, 0, 100),
           Metric("voltage_v", 3.0, 0.08, 0.03, 0.008, 0, 5))),
-    Kind("gateway", 0.05, 4.0, 0.5, 15, 0.50, 0.45, 5000, 6000, 1.3, (60, 40), (443, 8883, 53, 123),
+    Kind("gateway", 0.05, 4.0, 0.5, 15, 0.50, 0.45, 5000, 4000, 6000, 1.3, (60, 40), (443, 8883, 53, 123),
          (_CPU, _TEMPERATURE)),
 )
 
