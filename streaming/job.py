@@ -186,6 +186,8 @@ def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
         "pipeline.name": NAME,
         "pipeline.jars": jar_path(settings).as_uri(),
         "pipeline.object-reuse": "true",
+        # partitions wake up one after the other; time should not run ahead with the first of them
+        "pipeline.auto-watermark-interval": "1 s",
         "parallelism.default": str(s.parallelism),
         "table.local-time-zone": "UTC",
         "table.optimizer.agg-phase-strategy": "TWO_PHASE",

@@ -18,6 +18,7 @@ CREATE TABLE `${name}_records` (
   'properties.group.id' = '${group}',
   'properties.auto.offset.reset' = 'earliest',
   'properties.isolation.level' = 'read_committed',
+  'properties.max.partition.fetch.bytes' = '262144',
   'scan.startup.mode' = 'group-offsets',
   'format' = 'tidewatch-avro',
   'tidewatch-avro.fields' = '${fields}',
