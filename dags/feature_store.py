@@ -28,7 +28,7 @@ with DAG(
 ):
     build = house.Job(task_id="build_features", job="build_features", arguments="{{ cycle(dag_run, params) }}", **house.SPARK)
     gate = house.Job(
-        task_id="validate", job="validate", arguments="{{ cycle(dag_run, params) }}",
+        task_id="validate", job="validate", arguments="{{ cycle(dag_run, params) }}", gate=True,
         execution_timeout=timedelta(minutes=30), **house.SPARK,
     )
     baselines = house.Job(

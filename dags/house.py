@@ -140,20 +140,21 @@ class Job(BashOperator):
     """One job of `jobs/` as a task: `python -m jobs.<job> <arguments>` in its own environment.
 
     The job's last line, one JSON object, is the task's return value; an asset in `outlets` is published with `publishes`
-    and that summary. A job that fails with a summary has come to a verdict (the gate refused): it fails at once, without a retry.
+    and that summary. A gate (`gate=True`) that fails with its summary has refused the batch: it fails at once, without a retry.
     """
 
     template_fields = (*BashOperator.template_fields, "publishes")
     operator_extra_links = (ReportLink(),)
     ui_color = "#e6f2f5"
 
-    def __init__(self, *, job: str, arguments: str = "", when: str = "", env_group: str = "spark",
+    def __init__(self, *, job: str, arguments: str = "", when: str = "", env_group: str = "spark", gate: bool = False,
                  publishes: dict[str, str] | None = None, **kwargs: Any) -> None:
         settings = current()
         run = f"exec {shlex.quote(str(settings.env_python(env_group)))} -m jobs.{job} {arguments}".strip()
         skip = f"{{% if not ({when}) %}}exit 99{{% else %}}" if when else ""
         super().__init__(bash_command=skip + run + ("{% endif %}" if when else ""), cwd=str(ROOT), **kwargs)
         self.publishes = publishes or {}
+        self.gate = gate
         self.report = ""
 
     def get_env(self, context: Any) -> dict[str, str]:
@@ -166,8 +167,8 @@ class Job(BashOperator):
         self.report = report_in(done.output, current().reports)
         if self.report:
             self.log.info("Report: %s", self.report)
-        if done.exit_code == 1 and "output" not in summary_of(done.output):
-            raise AirflowFailException(f"The job refused: {done.output}")
+        if self.gate and done.exit_code == 1 and "output" not in summary_of(done.output):
+            raise AirflowFailException(f"The gate refused: {done.output}")
         return done
 
     def execute(self, context: Any) -> dict[str, Any]:

@@ -85,7 +85,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "AIRFLOW_CONFIG": str(_conf(settings) / "airflow.cfg"),
         "PATH": f"{settings.env_python('airflow').parent}:{os.environ.get('PATH', os.defpath)}",
         "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "TIDEWATCH_STATE_DIR": str(settings.state_dir),
     }
 
@@ -166,7 +165,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
             after: Callable[[Settings], None] | None = None, ports: tuple[str, ...] = (), url: Callable[[Settings], str] | None = None) -> Service:
         return Service(
             name=name, doc=doc, command=(str(settings.env_python("airflow")), "-m", "airflow", *arguments), memory_mb=memory_mb,
-            ready=_healthy(component), needs=(*local, *needs), ports=ports, env=environment(settings), files=_files(settings),
+            ready=_healthy(component), needs=(*local, *needs), ports=ports, env=environment(settings),
+            files=_files(settings) if name == "airflow_api" else {},  # once: the others start side by side, after it
             prepare=prepare, after=after, stop_seconds=40, url=url, ready_timeout=300,
         )
 
