@@ -128,7 +128,7 @@ def standardize(x: Array, center: Array, scale: Array, transforms: Sequence[str]
             np.maximum(z[:, i], 0.0, out=z[:, i])
         elif direction < 0:
             np.minimum(z[:, i], 0.0, out=z[:, i])
-    return np.nan_to_num(z, copy=False, nan=0.0)
+    return np.asarray(np.nan_to_num(z, copy=False, nan=0.0))
 
 
 # -- from z to a distance
@@ -149,7 +149,7 @@ def distance(family: str, arrays: Mapping[str, Array], z: Array) -> Array:
         for c in arrays["centers"]:
             y = z - c
             np.minimum(nearest, (y * y).sum(axis=1), out=nearest)
-        return np.sqrt(nearest)
+        return np.asarray(np.sqrt(nearest))
     if family == "gmm":
         parts, peaks = [], []
         for w, m, s in zip(arrays["weights"], arrays["means"], arrays["covariances"], strict=True):
@@ -216,7 +216,7 @@ def score(model: Model, detector: str, observed: Array, center: Array, scale: Ar
     observed, center, scale = (np.asarray(a, dtype=np.float64) for a in (observed, center, scale))
     if not observed.shape == center.shape == scale.shape or observed.ndim != 2 or observed.shape[1] != d:
         raise ContractError(f"{detector}: {observed.shape}, {center.shape}, {scale.shape} are not three times (n, {d}).")
-    whole = ~(np.isnan(center).any(axis=1) | np.isnan(scale).any(axis=1))
+    whole = np.asarray(~(np.isnan(center).any(axis=1) | np.isnan(scale).any(axis=1)))
     center = np.where(whole[:, None], center, m.center)
     scale = np.where(whole[:, None], scale, m.scale)
     z = standardize(observed, center, scale, m.transforms, m.directions, m.scale_floors)

@@ -1,0 +1,166 @@
+"""Back-tests: a model's figures on windows it was not trained on, with incidents that are known because we put them there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+from tidewatch import scoring
+from tidewatch.detectors import Detector
+from tidewatch.errors import ContractError
+from tidewatch.promotion import Backtest
+
+Array = NDArray[np.float64]
+
+STRENGTHS = (6.0, 12.0, 24.0)
+"""Injected deviations, in robust scales of the window's own baseline."""
+INJECTED = 300
+"""Windows perturbed for each kind and strength."""
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """n windows of one detector beside their baselines."""
+
+    device: NDArray[np.str_]
+    """(n,)"""
+    start_ms: NDArray[np.int64]
+    end_ms: NDArray[np.int64]
+    observed: Array
+    """(n, d) raw signals"""
+    center: Array
+    scale: Array
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+    def at(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Windows:
+        """Some of the rows."""
+        return Windows(*(getattr(self, f)[rows] for f in ("device", "start_ms", "end_ms", "observed", "center", "scale")))
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """m labelled incidents."""
+
+    device: NDArray[np.str_]
+    start_ms: NDArray[np.int64]
+    end_ms: NDArray[np.int64]
+    use_case: NDArray[np.str_]
+
+
+def touching(w: Windows, labels: Labels) -> list[NDArray[np.int64]]:
+    """For each label, the rows of the windows of its device that overlap it."""
+    order = np.argsort(w.device, kind="stable")
+    devices = w.device[order]
+    out = []
+    for device, start, end in zip(labels.device, labels.start_ms, labels.end_ms, strict=True):
+        low, high = np.searchsorted(devices, device, "left"), np.searchsorted(devices, device, "right")
+        rows = order[low:high]
+        out.append(rows[(w.end_ms[rows] > start) & (w.start_ms[rows] < end)])
+    return out
+
+
+def kinds(detector: Detector) -> list[tuple[str, Array]]:
+    """The kinds of injected incidents: each signal alone in each direction that is a sign, and all of them together."""
+    d = len(detector.signals)
+    found = []
+    for i, s in enumerate(detector.signals):
+        for direction in (1, -1):
+            if s.direction in (0, direction):
+                found.append((f"{s.name}_{'up' if direction > 0 else 'down'}", direction * np.eye(d)[i]))
+    found.append(("all", np.array([float(s.direction or 1) for s in detector.signals])))
+    return found
+
+
+def inject(detector: Detector, clean: Windows, rng: np.random.Generator) -> tuple[Windows, NDArray[np.int64]]:
+    """Perturbed copies of clean windows of every kind and strength, and for each its number of kind and strength."""
+    transforms = [s.transform for s in detector.signals]
+    floors = np.array([s.scale_floor for s in detector.signals])
+    known = np.flatnonzero(~np.isnan(clean.center).any(axis=1))
+    if not len(known):
+        return clean.at(known), np.zeros(0, dtype=np.int64)
+    parts, numbers = [], []
+    for _, direction in kinds(detector):
+        for strength in STRENGTHS:
+            w = clean.at(rng.choice(known, INJECTED))
+            moved = scoring.transform(w.observed, transforms) + direction * strength * np.fmax(w.scale, floors)
+            observed = np.where(direction != 0, scoring.inverse(moved, transforms), w.observed)
+            parts.append(Windows(w.device, w.start_ms, w.end_ms, observed, w.center, w.scale))
+            numbers.append(np.full(len(w), len(numbers)))
+    joined = Windows(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("device", "start_ms", "end_ms", "observed", "center", "scale")))
+    return joined, np.concatenate(numbers)
+
+
+def incidents(device: NDArray[np.str_], start_ms: NDArray[np.int64], end_ms: NDArray[np.int64], gap: timedelta) -> int:
+    """How many alerts anomalous windows become, merged per device as the stream merges them."""
+    if not len(device):
+        return 0
+    order = np.lexsort((end_ms, device))
+    device, start_ms, end_ms = device[order], start_ms[order], end_ms[order]
+    apart = (device[1:] != device[:-1]) | (start_ms[1:] - end_ms[:-1] > gap // timedelta(milliseconds=1))
+    return 1 + int(apart.sum())
+
+
+def run(
+    model: scoring.Model, detectors: Sequence[Detector], windows: Mapping[str, Windows], labels: Labels, gap: timedelta, seed: int,
+) -> tuple[Backtest, dict[str, float]]:
+    """The figures of a model on the held-out windows of its detectors, and more that is worth logging.
+
+    A model that does not know a detector (older than it) gets NaN: it is not fit any more.
+    """
+    recalls: list[float] = []
+    more: dict[str, float] = {}
+    lowest, highest, seconds, count = np.inf, -np.inf, 0.0, 0
+    found = np.zeros(len(labels.device), dtype=bool)
+    raised: list[tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.int64]]] = []
+    devices: set[str] = set()
+    span = 0
+    mine = labels.use_case == model.use_case
+    for detector in detectors:
+        w = windows[detector.name]
+        touched = touching(w, labels)
+        clean = np.ones(len(w), dtype=bool)
+        for rows in touched:
+            clean[rows] = False
+        injected, number = inject(detector, w.at(clean), np.random.default_rng(seed))
+        try:
+            begin = time.perf_counter()
+            got = scoring.score(model, detector.name, w.observed, w.center, w.scale).score
+            seconds += time.perf_counter() - begin
+            hit = scoring.score(model, detector.name, injected.observed, injected.center, injected.scale).score
+        except ContractError:
+            nan = float("nan")
+            return Backtest(nan, nan, nan), more
+        count += len(w)
+        anomalous = got >= detector.threshold
+        for i, rows in enumerate(touched):
+            found[i] |= bool(anomalous[rows].any())
+        false = anomalous & clean
+        raised.append((w.device[false], w.start_ms[false], w.end_ms[false]))
+        devices |= set(np.unique(w.device))
+        if len(w):
+            span = max(span, int(w.end_ms.max() - w.start_ms.min()))
+        steps = [f"{name}_{strength:g}" for name, _ in kinds(detector) for strength in STRENGTHS]
+        for i, step in enumerate(steps):
+            if (number == i).any():
+                more[f"recall_{detector.name}_{step}"] = float((hit[number == i] >= detector.threshold).mean())
+                recalls.append(more[f"recall_{detector.name}_{step}"])
+        every = np.concatenate([got, hit])
+        if np.isfinite(every).any():
+            lowest, highest = min(lowest, float(np.nanmin(every))), max(highest, float(np.nanmax(every)))
+        more[f"anomalous_share_{detector.name}"] = float(false.sum() / max(int(clean.sum()), 1))
+    merged = incidents(*(np.concatenate(x) for x in zip(*raised, strict=True)), gap)
+    more["windows_per_second"] = count / seconds if seconds else 0.0
+    more["backtest_windows"] = float(count)
+    return Backtest(
+        recall_injected=float(np.mean(recalls)) if recalls else float("nan"),
+        false_alerts=merged / (len(devices) * span / DAY_MS) if devices and span else float("nan"),
+        spread=highest - lowest if np.isfinite(highest - lowest) else 0.0,
+        recall_labelled=float(found[mine].mean()) if mine.any() else None,
+    ), more

@@ -1,0 +1,185 @@
+"""Baselines: what is normal for every device (and metric) per hour of the day, from the silver views of a window.
+
+Centre: the median of the hour where it has enough windows, else of the whole window. Scale: 1.4826 times the median
+absolute residual (Rousseeuw and Croux 1993), so that contaminated windows, up to nearly half, do not move it; never
+below the signal's floor. A device of the inventory without enough windows of its own borrows its kind's baseline,
+widened by how much the kind's devices differ among themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tidewatch import tables
+from tidewatch.detectors import Detector, all_detectors
+from tidewatch.settings import Settings
+
+from jobs import cli, signals
+from jobs import spark as sp
+from jobs.topics import publish as send
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import SparkSession
+
+Array = NDArray[np.float64]
+
+HOUR_WINDOWS = 30
+"""Windows of one hour of the day from which its own median is taken."""
+DEVICE_WINDOWS = 60
+"""Windows from which a device has a baseline of its own."""
+KIND_SHARE = 0.5
+"""A device without history is given the metrics that at least this share of its kind reports."""
+MAD = 1.4826
+OF_KIND = 0.1
+OF_LEVEL = 0.005
+"""A scale is at least a tenth of its kind's, and half a percent of the signal's own level (signals that are not logs)."""
+
+
+def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
+    """One row an entity and hour: entity, device_id, metric, hour, n, windows, center, overall, spread (arrays of d)."""
+    d = len(detector.signals)
+    rows = spark.sql(signals.query(settings, detector, start, end))
+    rows = rows.selectExpr("entity", "device_id", "metric", "hour", *(f"{sql} AS t{i}" for i, sql in enumerate(signals.transformed(detector))))
+    rows = rows.cache()
+    rows.createOrReplaceTempView("baseline_rows")
+    medians = ", ".join(f"PERCENTILE(t{i}, 0.5)" for i in range(d))
+    residuals = ", ".join(
+        f"PERCENTILE(ABS(r.t{i} - CASE WHEN h.n >= {HOUR_WINDOWS} THEN COALESCE(h.center[{i}], a.overall[{i}]) ELSE a.overall[{i}] END), 0.5)"
+        for i in range(d)
+    )
+    found = spark.sql(f"""
+        WITH h AS (SELECT entity, hour, COUNT(*) AS n, ARRAY({medians}) AS center FROM baseline_rows GROUP BY entity, hour),
+        a AS (SELECT entity, FIRST(device_id) AS device_id, FIRST(metric) AS metric, COUNT(*) AS windows, ARRAY({medians}) AS overall
+              FROM baseline_rows GROUP BY entity),
+        s AS (SELECT r.entity, ARRAY({residuals}) AS spread FROM baseline_rows r
+              JOIN h ON r.entity = h.entity AND r.hour = h.hour JOIN a ON r.entity = a.entity GROUP BY r.entity)
+        SELECT a.entity, a.device_id, a.metric, a.windows, a.overall, s.spread, h.hour, h.n, h.center
+        FROM a JOIN s ON a.entity = s.entity JOIN h ON a.entity = h.entity ORDER BY a.entity, h.hour
+    """).toPandas()
+    rows.unpersist()
+    return found
+
+
+def _matrix(column: Any, d: int) -> Array:
+    return np.array([[np.nan if x is None else x for x in row] for row in column], dtype=np.float64).reshape(-1, d)
+
+
+def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -> pd.DataFrame:
+    """Baselines of one detector, one row an entity, as `tables.BASELINES` has them but for `valid_from`.
+
+    `inventory`: device_id, kind. Entities whose signals were never seen (all values missing) have no baseline.
+    """
+    import pandas as pd
+
+    d = len(detector.signals)
+    columns = ["entity", "detector", "device_id", "metric", "kind", "source", "windows", "center", "scale"]
+    if found.empty:
+        return pd.DataFrame(columns=columns)
+    own = found.drop_duplicates("entity").reset_index(drop=True)
+    place = {e: i for i, e in enumerate(own["entity"])}
+    overall, spread = _matrix(own["overall"], d), MAD * _matrix(own["spread"], d)
+    center = np.repeat(overall[:, None, :], 24, axis=1)
+    row, hour = found["entity"].map(place).to_numpy(), found["hour"].to_numpy()
+    hours = _matrix(found["center"], d)
+    enough = found["n"].to_numpy()[:, None] >= HOUR_WINDOWS
+    center[row, hour] = np.where(enough & ~np.isnan(hours), hours, overall[row])
+    kinds = own["device_id"].map(dict(zip(inventory["device_id"], inventory["kind"], strict=True)))
+    own["kind"] = kinds.where(kinds.notna(), "")
+    usable = (own["windows"].to_numpy() >= DEVICE_WINDOWS) & np.isfinite(overall).all(axis=1) & np.isfinite(spread).all(axis=1)
+
+    floors = np.array([s.scale_floor for s in detector.signals])
+    level = np.where([s.transform == "identity" for s in detector.signals], OF_LEVEL * np.abs(overall), 0.0)
+    scale = np.fmax(np.fmax(spread, floors), level)
+    identity = np.array([s.transform == "identity" for s in detector.signals])
+    of_kind: dict[tuple[str, str], tuple[Array, Array, int]] = {}
+    for key, at in own[usable].groupby(["kind", "metric"], sort=True).indices.items():
+        if not key[0]:
+            continue
+        members = np.flatnonzero(usable)[at]
+        typical = np.median(scale[members], axis=0)
+        middle = np.median(center[members], axis=0)
+        differ = MAD * np.median(np.abs(center[members] - middle).max(axis=1), axis=0)
+        of_kind[(str(key[0]), str(key[1]))] = (middle, np.sqrt(typical**2 + differ**2), len(members))
+        scale[members] = np.where(identity, np.fmax(scale[members], OF_KIND * typical), scale[members])
+
+    made = pd.DataFrame({
+        "entity": own["entity"], "detector": detector.name, "device_id": own["device_id"], "metric": own["metric"], "kind": own["kind"],
+        "source": "device", "windows": own["windows"], "center": list(center.reshape(len(own), -1)), "scale": list(scale),
+    })[usable]
+    done = set(made["entity"])
+    counted = dict(zip(own["entity"], own["windows"], strict=True))
+    size = inventory["kind"].value_counts().to_dict()
+    borrowed = []
+    for (kind, metric), (middle, wide, members_n) in of_kind.items():
+        if members_n < KIND_SHARE * size.get(kind, 0):
+            continue
+        flat = middle.reshape(-1)
+        for device in inventory.loc[inventory["kind"] == kind, "device_id"]:
+            entity = f"{detector.name}|{device}|{metric}"
+            if entity not in done:
+                borrowed.append((entity, detector.name, device, metric, kind, "kind", int(counted.get(entity, 0)), flat, wide))
+    both = pd.concat([made, pd.DataFrame(borrowed, columns=columns)]) if borrowed else made
+    return both.sort_values("entity", ignore_index=True)
+
+
+def build(
+    spark: SparkSession, settings: Settings, start: datetime, end: datetime, valid_from: datetime, *, publish: bool,
+) -> dict[str, Any]:
+    """Build, store and publish the baselines of every detector; the part of the summary that tells of it."""
+    import pandas as pd
+
+    inventory = spark.sql(f"SELECT device_id, kind FROM {sp.whole(settings, 'devices')} ORDER BY device_id").toPandas()
+    parts = []
+    for detector in all_detectors():
+        begin = time.monotonic()
+        part = assemble(detector, aggregate(spark, settings, detector, start, end), inventory)
+        parts.append(part)
+        cli.say(f"baselines of {detector.name}: {len(part):,} ({(part['source'] == 'kind').sum():,} borrowed) in {time.monotonic() - begin:.1f} s")
+    rows = pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
+    summary: dict[str, Any] = {"baselines": len(rows), "valid_from": cli.iso(valid_from), "published": 0}
+    if rows.empty:
+        cli.say(f"no windows between {cli.iso(start)} and {cli.iso(end)}: the baselines stay as they are")
+        return summary
+    table = tables.BASELINES
+    rows["valid_from"] = cli.millis(valid_from)
+    for name in ("center", "scale"):
+        rows[name] = [a.tolist() for a in rows[name]]
+    wanted = [c.name for c in table.columns]
+    frame = spark.createDataFrame(
+        rows[wanted],
+        ", ".join(f"{c.name} {'BIGINT' if c.type == 'timestamp' else sp.SPARK_TYPES[c.type]}" for c in table.columns),
+    ).withColumn("valid_from", _ntz("valid_from"))
+    sp.replace(settings, table, frame.coalesce(1), f"`valid_from` = {sp.instant(valid_from)}")
+    if publish:
+        summary["published"] = send(settings, table, rows[wanted].to_dict("records"), "entity", "valid_from")
+    return summary
+
+
+def _ntz(column: str) -> Any:
+    from pyspark.sql import functions as F
+
+    return F.expr(f"CAST(TIMESTAMP_MILLIS(`{column}`) AS TIMESTAMP_NTZ)")
+
+
+def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    with sp.session(settings, "build_baselines") as spark:
+        made = build(spark, settings, options.start, options.end, options.valid_from or options.end, publish=not options.no_publish)
+    return {"job": "build_baselines", "start": cli.iso(options.start), "end": cli.iso(options.end), **made}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = cli.parser(__doc__)
+    p.add_argument("--valid-from", type=cli.moment, help="event time from which the baselines hold (default: --end)")
+    cli.publish(p)
+    return cli.run(p, work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

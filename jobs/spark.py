@@ -1,0 +1,152 @@
+"""The Spark session of a job, and how jobs read and replace windows of Delta tables."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tidewatch import tables
+from tidewatch.errors import ServiceError
+from tidewatch.settings import ROOT, Settings
+from tidewatch.tables import Table
+
+from jobs.cli import say
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+SPARK_TYPES = {
+    "string": "STRING", "long": "BIGINT", "int": "INT", "double": "DOUBLE", "boolean": "BOOLEAN", "timestamp": "TIMESTAMP_NTZ",
+    "bytes": "BINARY", "double[]": "ARRAY<DOUBLE>", "string[]": "ARRAY<STRING>",
+}
+
+
+@contextlib.contextmanager
+def session(settings: Settings, name: str) -> Iterator[SparkSession]:
+    """A Spark session with Delta, on `settings.external.spark_master`, stopped at the end.
+
+    In local mode Delta's and Spark's own parallelism is cut to what two cores want, and the JVM compiles with C1
+    only: jobs live for a minute or two and would spend much of it in the optimizing compiler.
+    """
+    from pyspark.sql import SparkSession
+
+    jars = sorted((settings.state_dir / "jars" / "spark").glob("*.jar"))
+    if not jars:
+        raise ServiceError(f"Delta's jars are not in {settings.state_dir / 'jars' / 'spark'}.", "run `tidewatch install`")
+    b = settings.batch
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])).strip(os.pathsep)
+    warehouse = settings.state_dir / "data" / "spark"
+    knobs = {
+        "spark.jars": ",".join(str(j) for j in jars),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.driver.memory": b.driver_memory,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dderby.system.home=" + str(warehouse),
+        "spark.sql.warehouse.dir": warehouse.as_uri(),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": str(b.shuffle_partitions),
+        "spark.default.parallelism": str(b.shuffle_partitions),
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
+        "spark.sql.objectHashAggregate.sortBased.fallbackThreshold": "1000000",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.log.level": "ERROR",
+    }
+    builder = SparkSession.builder.appName(name).master(settings.external.spark_master)
+    for key, value in knobs.items():
+        builder = builder.config(key, value)
+    begin = time.monotonic()
+    spark = builder.getOrCreate()
+    say(f"{name}: Spark {spark.version} up after {time.monotonic() - begin:.0f} s")
+    try:
+        yield spark
+    finally:
+        say(f"{name}: {time.monotonic() - begin:.0f} s, of the JVM {_jvm_seconds(spark):.0f} CPU s")
+        spark.stop()
+
+
+def _jvm_seconds(spark: SparkSession) -> float:
+    """CPU seconds of the driver's JVM so far; NaN where /proc does not tell."""
+    gateway = spark.sparkContext._gateway
+    try:
+        fields = Path(f"/proc/{gateway.proc.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, AttributeError):
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def instant(t: datetime) -> str:
+    """A literal of type TIMESTAMP_NTZ, UTC."""
+    return f"TIMESTAMP_NTZ '{t.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}'"
+
+
+def exists(settings: Settings, table: Table) -> bool:
+    """True if the Delta table has been written."""
+    return (table.path(settings) / "_delta_log").is_dir()
+
+
+def version(settings: Settings, table: Table) -> int:
+    """The Delta table's version; -1 if it is not there."""
+    from deltalake import DeltaTable
+
+    return DeltaTable(str(table.path(settings))).version() if exists(settings, table) else -1
+
+
+def window(settings: Settings, table: Table, start: datetime, end: datetime, *, closed: str = "left") -> str:
+    """A query in parentheses: rows whose time lies in [start, end), or in (start, end] with closed='right'.
+
+    A table that does not exist reads as an empty one of the same columns.
+    """
+    if not exists(settings, table):
+        columns = ", ".join(f"CAST(NULL AS {SPARK_TYPES[c.type]}) AS `{c.name}`" for c in table.columns)
+        return f"(SELECT {columns}, CAST(NULL AS STRING) AS `date` WHERE FALSE)"
+    t = f"`{table.time}`"
+    low, high = (">", "<=") if closed == "right" else (">=", "<")
+    return (
+        f"(SELECT * FROM delta.`{table.path(settings)}` WHERE `date` BETWEEN '{start.astimezone(UTC):%Y-%m-%d}' AND '{end.astimezone(UTC):%Y-%m-%d}'"
+        f" AND {t} {low} {instant(start)} AND {t} {high} {instant(end)})"
+    )
+
+
+def whole(settings: Settings, name: str) -> str:
+    """A query in parentheses: every row of a table, none if it does not exist."""
+    table = tables.table(name)
+    far = datetime(1970, 1, 1, tzinfo=UTC)
+    return f"(SELECT * FROM delta.`{table.path(settings)}`)" if exists(settings, table) else window(settings, table, far, far + timedelta(1))
+
+
+def replace(settings: Settings, table: Table, rows: DataFrame, where: str, *, partition: bool = True) -> int:
+    """Replace exactly the rows that `where` names by `rows`, in one commit; returns how many were written."""
+    from pyspark.sql import functions as F
+
+    out = rows.select(*(F.col(c.name).cast(SPARK_TYPES[c.type]).alias(c.name) for c in table.columns))
+    if partition:
+        out = out.withColumn("date", F.date_format(F.col(table.time), "yyyy-MM-dd"))
+    writer = out.write.format("delta")
+    if partition:
+        writer = writer.partitionBy("date")
+    if exists(settings, table):
+        writer = writer.mode("overwrite").option("replaceWhere", where)
+    writer.save(str(table.path(settings)))
+    return written(settings, table)
+
+
+def written(settings: Settings, table: Table) -> int:
+    """Rows that the newest commit of a table wrote."""
+    from deltalake import DeltaTable
+
+    newest: dict[str, Any] = DeltaTable(str(table.path(settings))).history(1)[0]
+    metrics = newest.get("operationMetrics") or {}
+    return int(metrics.get("numOutputRows", metrics.get("num_added_rows", 0)))

@@ -1,0 +1,253 @@
+"""Training: every candidate model of a use case from the silver views of a window, back-tested and registered in MLflow.
+
+The first part of the window trains, the rest is the back-test, on which the current champion is measured too. A window
+is compared with the newest baseline that held when it began; windows older than every baseline (the first training)
+take the oldest, which was built from the same windows, so the first figures are somewhat flattering.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tidewatch import scoring, tables
+from tidewatch.detectors import Detector, of_use_case
+from tidewatch.errors import InputError
+from tidewatch.features import view
+from tidewatch.settings import ROOT, Settings
+
+from jobs import backtest, cli, registry, signals
+from jobs import spark as sp
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+
+Array = NDArray[np.float64]
+
+HOLDOUT = 0.2
+"""Last part of the window that is kept for the back-test."""
+LEAST_WINDOWS = 200
+MOST_WINDOWS = 1_000_000
+"""Windows a detector trains and tests on at most; beyond, whole devices are left out by a hash of their id."""
+SAMPLE = 20_000
+"""Windows that MLlib sees; calibration and back-test use all."""
+JITTER = 0.1
+"""Noise on MLlib's sample, in units of z, so that a signal that never moves does not make a singular covariance."""
+CLUSTERS = 8
+MIXTURES = 3
+EXPLAINED = 0.9
+"""Share of the variance that the PCA's components keep, always leaving one direction to the residual."""
+MS = timedelta(milliseconds=1)
+
+
+# -- reading
+def read_windows(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
+    """The detector's windows within [start, end] as pandas: entity, device_id, end_ms, hour, signal_0 …"""
+    rows = spark.sql(signals.query(settings, detector, start, end)).selectExpr(
+        "entity", "device_id", "UNIX_MILLIS(CAST(window_end AS TIMESTAMP)) AS end_ms", "hour",
+        *(f"signal_{i}" for i in range(len(detector.signals))),
+    )
+    count = rows.count()
+    if count > MOST_WINDOWS:
+        parts = -(-count // MOST_WINDOWS)
+        rows = rows.where(f"PMOD(XXHASH64(device_id), {parts}) = 0")
+        cli.say(f"{detector.name}: {count:,} windows; every {parts}th device is taken")
+    return rows.toPandas().sort_values(["entity", "end_ms"], ignore_index=True)
+
+
+def match(detector: Detector, found: pd.DataFrame, baselines: pd.DataFrame) -> backtest.Windows:
+    """Each window beside the baseline that held when it began (point in time), or NaN where its entity has none.
+
+    `baselines`: entity, valid_from (milliseconds), center, scale; any order.
+    """
+    import pandas as pd
+
+    d, n = len(detector.signals), len(found)
+    size_ms = view(detector.view).size_seconds * 1000
+    end = found["end_ms"].to_numpy(dtype=np.int64)
+    observed = found[[f"signal_{i}" for i in range(d)]].to_numpy(dtype=np.float64)
+    center, scale = np.full((n, d), np.nan), np.full((n, d), np.nan)
+    baselines = baselines.sort_values(["entity", "valid_from"], ignore_index=True)
+    entities = pd.Index(sorted(set(baselines["entity"])))
+    if len(entities) and n:
+        codes = entities.get_indexer(baselines["entity"])
+        wanted = entities.get_indexer(found["entity"])
+        place = codes.astype(np.int64) * (1 << 43) + baselines["valid_from"].to_numpy(dtype=np.int64)
+        at = np.searchsorted(place, wanted.astype(np.int64) * (1 << 43) + (end - size_ms), "right") - 1
+        first = np.searchsorted(codes, wanted, "left")
+        at = np.maximum(at, first)  # older than its entity's first baseline: the oldest one
+        has = wanted >= 0
+        centers = np.array(baselines["center"].tolist(), dtype=np.float64).reshape(-1, 24, d)
+        scales = np.array(baselines["scale"].tolist(), dtype=np.float64).reshape(-1, d)
+        center[has] = centers[at[has], found["hour"].to_numpy()[has]]
+        scale[has] = scales[at[has]]
+    return backtest.Windows(found["device_id"].to_numpy(dtype=str), end - size_ms, end, observed, center, scale)
+
+
+def read_labels(spark: SparkSession, settings: Settings, start: datetime, end: datetime) -> backtest.Labels:
+    """Labelled incidents that overlap [start, end]."""
+    found = spark.sql(
+        f"SELECT device_id, UNIX_MILLIS(CAST(`start` AS TIMESTAMP)) AS s, UNIX_MILLIS(CAST(`end` AS TIMESTAMP)) AS e, use_case "
+        f"FROM {sp.whole(settings, 'labels')} WHERE `end` >= {sp.instant(start)} AND `start` <= {sp.instant(end)} ORDER BY device_id, `start`"
+    ).toPandas()
+    return backtest.Labels(found["device_id"].to_numpy(dtype=str), found["s"].to_numpy(dtype=np.int64), found["e"].to_numpy(dtype=np.int64),
+                           found["use_case"].to_numpy(dtype=str))
+
+
+# -- fitting
+def global_baseline(detector: Detector, observed: Array) -> tuple[Array, Array]:
+    """Centre and scale for a device without any baseline: the median, and half the span from 1 % to 99 % as 2.33 sigma."""
+    t = scoring.transform(observed, [s.transform for s in detector.signals])
+    seen = [c[np.isfinite(c)] for c in t.T]
+    center = np.array([np.median(c) if len(c) else 0.0 for c in seen])
+    wide = np.array([(np.quantile(c, 0.99) - np.quantile(c, 0.01)) / (2 * 2.326) if len(c) else 0.0 for c in seen])
+    return center, np.maximum(wide, [s.scale_floor for s in detector.signals])
+
+
+def fit_family(family: str, frame: DataFrame, z: Array, seed: int) -> dict[str, Array]:
+    """The family's arrays by Spark MLlib; `frame` has the winsorized sample `z` (n, d) as the vector column `z`."""
+    d = z.shape[1]
+    if family == "pca":
+        from pyspark.ml.feature import PCA
+
+        fitted = PCA(k=d, inputCol="z", outputCol="y").fit(frame)
+        ratios = fitted.explainedVariance.toArray()
+        total = float(z.var(axis=0, ddof=1).sum())
+        k = max(1, min(d - 1, int(np.searchsorted(np.cumsum(ratios), EXPLAINED)) + 1))
+        components = fitted.pc.toArray().T[:k]
+        components = components * np.sign(components[np.arange(k), np.abs(components).argmax(axis=1)])[:, None]
+        return scoring.pca_arrays(z.mean(axis=0), components, ratios[:k] * total, total)
+    if family == "kmeans":
+        from pyspark.ml.clustering import KMeans
+
+        clusters = KMeans(k=CLUSTERS, seed=seed, maxIter=15, featuresCol="z").fit(frame)
+        return {"centers": np.array(sorted(map(tuple, clusters.clusterCenters())))}
+    if family == "gmm":
+        from pyspark.ml.clustering import GaussianMixture
+
+        mixture = GaussianMixture(k=MIXTURES, seed=seed, maxIter=20, featuresCol="z").fit(frame)
+        parts = mixture.gaussians
+        return scoring.gmm_arrays(np.array(mixture.weights), np.array([g.mean.toArray() for g in parts]), np.array([g.cov.toArray() for g in parts]))
+    raise InputError(f"there is no model family {family!r}.", f"one of: {', '.join(scoring.FAMILIES)}")
+
+
+def fit_detector(spark: SparkSession, detector: Detector, w: backtest.Windows, families: tuple[str, ...], seed: int) -> dict[str, scoring.DetectorModel]:
+    """The detector's part of each family's model."""
+    from pyspark.ml.functions import array_to_vector
+
+    s = detector.signals
+    center, scale = global_baseline(detector, w.observed)
+    known = ~np.isnan(w.center).any(axis=1)
+    if known.sum() < LEAST_WINDOWS:
+        raise InputError(f"{detector.name}: only {known.sum()} windows of devices with a baseline, {LEAST_WINDOWS} needed.",
+                         "run jobs.build_features --with-baselines first, over a longer window")
+    z = scoring.standardize(w.observed[known], w.center[known], w.scale[known], [x.transform for x in s], [x.direction for x in s],
+                            np.array([x.scale_floor for x in s]))
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(len(z), SAMPLE, replace=False)) if len(z) > SAMPLE else np.arange(len(z))
+    sample = np.clip(z[rows], -scoring.WINSOR, scoring.WINSOR) + rng.normal(0, JITTER, (len(rows), len(s)))
+    import pandas as pd
+
+    frame = spark.createDataFrame(pd.DataFrame({"a": list(sample)}), "a ARRAY<DOUBLE>").select(array_to_vector("a").alias("z")).cache()
+    made = {}
+    for family in families:
+        begin = time.monotonic()
+        made[family] = scoring.fit(detector, family, fit_family(family, frame, sample, seed), center, scale, z)
+        cli.say(f"{detector.name}: {family} in {time.monotonic() - begin:.1f} s")
+    frame.unpersist()
+    return made
+
+
+# -- all of it
+def revision() -> str:
+    """The git revision, with a plus if files differ from it; `unknown` outside a checkout."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def train(
+    spark: SparkSession, settings: Settings, use_case: str, start: datetime, end: datetime, seed: int, families: tuple[str, ...],
+) -> dict[str, Any]:
+    """Train, back-test and register the candidates of one use case; the part of the summary that tells of it."""
+    import mlflow
+
+    detectors = of_use_case(use_case)
+    c = registry.client(settings)
+    labels = read_labels(spark, settings, start, end)
+    stored = spark.sql(
+        f"SELECT entity, detector, UNIX_MILLIS(CAST(valid_from AS TIMESTAMP)) AS valid_from, center, scale FROM {sp.whole(settings, 'baselines')} "
+        f"WHERE valid_from <= {sp.instant(end)} AND detector IN ({', '.join(repr(d.name) for d in detectors)})"
+    ).toPandas()
+    cut = cli.millis(start + (end - start) * (1 - HOLDOUT))
+    parts: dict[str, dict[str, scoring.DetectorModel]] = {}
+    held: dict[str, backtest.Windows] = {}
+    counts: dict[str, int] = {}
+    for d in detectors:
+        begin = time.monotonic()
+        w = match(d, read_windows(spark, settings, d, start, end), stored[stored["detector"] == d.name])
+        cli.say(f"{d.name}: {len(w):,} windows read in {time.monotonic() - begin:.1f} s")
+        if len(w) < LEAST_WINDOWS:
+            raise InputError(f"{d.name}: only {len(w)} windows between {cli.iso(start)} and {cli.iso(end)}, {LEAST_WINDOWS} needed.",
+                             "run jobs.build_features over the window, or train over a longer one")
+        parts[d.name] = fit_detector(spark, d, w.at(w.end_ms <= cut), families, seed)
+        held[d.name] = w.at(w.start_ms >= cut)
+        counts[f"windows_{d.name}"] = len(w)
+    tags = {
+        "use_case": use_case, "window_start": cli.iso(start), "window_end": cli.iso(end), "git_revision": revision(),
+        "delta_versions": registry.tag_json({n: sp.version(settings, tables.table(n)) for n in sorted({d.view for d in detectors} | {"baselines", "labels"})}),
+    }
+    gap = settings.stream.alert_gap
+    made: dict[str, Any] = {}
+    champion = registry.champion(c, use_case)
+    with mlflow.start_run(run_name=f"train {use_case}", tags=tags) as parent:
+        mlflow.log_params({**counts, "seed": seed, "holdout": HOLDOUT, "labels": len(labels.device)})
+        if champion:
+            figures, _ = backtest.run(registry.read(registry.uri(settings, c, champion)), detectors, held, labels, gap, seed)
+            mlflow.log_metrics({f"champion_{k}": v for k, v in figures.metrics().items()})
+            mlflow.set_tag("champion_version", champion.version)
+            made["champion"] = {"version": champion.version, **figures.metrics()}
+        for family in families:
+            notes = {k: tags[k] for k in ("window_start", "window_end", "git_revision")}
+            model = scoring.Model(use_case, family, {name: p[family] for name, p in parts.items()}, notes)
+            figures, more = backtest.run(model, detectors, held, labels, gap, seed)
+            version = registry.log_version(
+                c, model, detectors, name=f"{use_case} {family}", parent=parent.info.run_id,
+                params={**counts, "family": family, "seed": seed, "clusters": CLUSTERS, "mixtures": MIXTURES, "explained": EXPLAINED},
+                metrics={**more, **figures.metrics()}, tags={**tags, "family": family, "training": parent.info.run_id},
+            )
+            made[family] = {"version": version, **figures.metrics()}
+            cli.say(f"{use_case}: {family} is version {version}: detection {figures.detection:.3f}, {figures.false_alerts:.3g} false alerts a device and day")
+    return made
+
+
+def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    registry.client(settings)  # before the long part: is the registry there?
+    trained: dict[str, Any] = {}
+    with sp.session(settings, "train") as spark:
+        for use_case in cli.use_cases(options):
+            families = tuple(dict.fromkeys(f for d in of_use_case(use_case) for f in d.candidates))
+            trained[use_case] = train(spark, settings, use_case, options.start, options.end, options.seed, families)
+    return {"job": "train", "start": cli.iso(options.start), "end": cli.iso(options.end), "models": trained}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = cli.parser(__doc__)
+    cli.use_case(p)
+    p.add_argument("--seed", type=int, default=1, help="seed of sampling, clustering and injected incidents (default 1)")
+    return cli.run(p, work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

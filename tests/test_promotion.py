@@ -1,0 +1,77 @@
+"""The promotion rule, figure by figure."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from tidewatch.promotion import Backtest, Candidate, decide
+from tidewatch.settings import Promotion
+
+RULE = Promotion(margin=0.01, max_false_alerts=0.5)
+
+
+def backtest(**figures: Any) -> Backtest:
+    return Backtest(**{"recall_injected": 0.8, "false_alerts": 0.1, "spread": 0.9, **figures})
+
+
+def candidate(version: str, family: str = "pca", **figures: Any) -> Candidate:
+    return Candidate(version, family, backtest(**figures))
+
+
+def test_the_first_champion_is_the_first_family_even_if_another_finds_more() -> None:
+    d = decide(None, [candidate("1"), candidate("2", "gmm", recall_injected=0.95)], RULE, first="pca")
+    assert d.winner == "1" and "no champion" in d.reason
+
+
+def test_without_the_first_family_the_best_fit_one_goes_first() -> None:
+    d = decide(None, [candidate("1", false_alerts=9.0), candidate("2", "gmm"), candidate("3", "kmeans", recall_injected=0.9)], RULE, first="pca")
+    assert d.winner == "3" and "9 false alerts" in d.refused["1"] and "2" in d.refused
+
+
+@pytest.mark.parametrize(("figures", "why"), [
+    ({"recall_injected": math.nan}, "not a number"), ({"false_alerts": math.nan}, "not a number"),
+    ({"recall_labelled": math.nan}, "not a number"), ({"spread": 0.0}, "the same score"),
+    ({"recall_injected": 0.0}, "finds nothing"), ({"false_alerts": 0.51}, "false alerts"),
+])
+@pytest.mark.parametrize("force", [True, False])
+def test_an_unfit_challenger_never_wins(figures: dict[str, float], why: str, force: bool) -> None:
+    for champion in (None, backtest(recall_injected=0.1)):
+        d = decide(champion, [candidate("2", **figures)], RULE, force=force)
+        assert d.winner == "" and why in d.refused["2"]
+
+
+def test_a_figure_that_was_not_logged_is_not_a_number() -> None:
+    assert decide(None, [Candidate("1", "pca", Backtest.of({"recall_injected": 1.0}))], RULE).winner == ""
+
+
+@pytest.mark.parametrize(("figures", "wins"), [
+    ({"recall_injected": 0.82}, True), ({"recall_injected": 0.805}, False), ({}, False),
+    ({"recall_injected": 0.9, "false_alerts": 0.3}, False), ({"recall_injected": 0.9, "false_alerts": 0.14}, True),
+    ({"false_alerts": 0.04}, True), ({"recall_injected": 0.79, "false_alerts": 0.0}, False),
+    ({"recall_labelled": 0.9}, True), ({"recall_labelled": 0.2}, False),
+])
+def test_a_challenger_wins_only_by_the_margin(figures: dict[str, float], wins: bool) -> None:
+    d = decide(backtest(), [candidate("2", **figures)], RULE)
+    assert (d.winner == "2") is wins
+    assert wins or "champion" in d.reason
+
+
+def test_force_takes_the_best_fit_challenger() -> None:
+    assert decide(backtest(recall_injected=0.99), [candidate("2"), candidate("3", recall_injected=0.85)], RULE, force=True).winner == "3"
+
+
+@pytest.mark.parametrize("broken", [{"spread": 0.0}, {"recall_injected": math.nan}, {"false_alerts": 3.0}])
+def test_a_champion_that_is_unfit_today_loses(broken: dict[str, float]) -> None:
+    d = decide(backtest(**{"recall_injected": 0.9, **broken}), [candidate("2", recall_injected=0.5)], RULE)
+    assert d.winner == "2" and "not fit any more" in d.reason
+
+
+def test_nothing_to_choose_from() -> None:
+    assert decide(None, [], RULE).reason == "there is no challenger"
+
+
+def test_the_decision_is_stored_as_json() -> None:
+    d = json.loads(decide(None, [candidate("1")], RULE).as_json())
+    assert d["rule"] == {"margin": 0.01, "max_false_alerts": 0.5} and d["winner"] == "1"

@@ -1,0 +1,131 @@
+"""The rule by which a challenger becomes champion: explicit figures in, a decision with its reasons out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from tidewatch.settings import Promotion
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """Figures of one model version on windows it was not trained on."""
+
+    recall_injected: float
+    """Share of injected incidents scored at or above the threshold."""
+    false_alerts: float
+    """Alerts per device and day on windows without a labelled incident, merged as the stream merges them."""
+    spread: float
+    """Greatest minus least score: 0 for a model that says the same of everything."""
+    recall_labelled: float | None = None
+    """Share of labelled incidents with at least one anomalous window; None: there were none."""
+
+    @property
+    def detection(self) -> float:
+        """The figure to be better at: injected recall, or its mean with labelled recall where labels exist."""
+        if self.recall_labelled is None:
+            return self.recall_injected
+        return (self.recall_injected + self.recall_labelled) / 2
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, float]) -> Backtest:
+        """From a run's logged metrics; one that was not logged is NaN, and NaN never wins."""
+        nan = float("nan")
+        return cls(metrics.get("recall_injected", nan), metrics.get("false_alerts", nan), metrics.get("spread", nan),
+                   metrics.get("recall_labelled"))
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged."""
+        return {k: v for k, v in {**asdict(self), "detection": self.detection}.items() if v is not None}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One challenger: its version in the registry, its family and its figures."""
+
+    version: str
+    family: str
+    backtest: Backtest
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Who scores from now on, and why."""
+
+    winner: str
+    """The version promoted; '': the champion stays."""
+    reason: str
+    refused: Mapping[str, str]
+    """Why each challenger that lost did so, by version."""
+    rule: Mapping[str, float]
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def unfit(b: Backtest, rule: Promotion) -> str:
+    """Why a version may not score at all, or ''."""
+    figures = [b.recall_injected, b.false_alerts, b.spread, *([] if b.recall_labelled is None else [b.recall_labelled])]
+    if not all(math.isfinite(x) for x in figures):
+        return "a figure is not a number"
+    if b.spread <= 0:
+        return "it gives every window the same score"
+    if b.detection <= 0:
+        return "it finds nothing"
+    if b.false_alerts > rule.max_false_alerts:
+        return f"{b.false_alerts:.3g} false alerts a device and day, at most {rule.max_false_alerts:g} allowed"
+    return ""
+
+
+def beats(challenger: Backtest, champion: Backtest, rule: Promotion) -> str:
+    """Why a fit challenger does not beat a fit champion, or '' if it does.
+
+    It must find more by the margin without raising more false alerts than a tenth of what is allowed above the
+    champion's; or find as much and save at least half of the champion's false alerts.
+    """
+    gain = challenger.detection - champion.detection
+    worse = challenger.false_alerts - champion.false_alerts
+    if gain >= rule.margin and worse <= 0.1 * rule.max_false_alerts:
+        return ""
+    if gain >= 0 and champion.false_alerts > 0 and challenger.false_alerts <= champion.false_alerts / 2:
+        return ""
+    return (f"detection {challenger.detection:.3f} against the champion's {champion.detection:.3f} (margin {rule.margin:g}), "
+            f"false alerts {challenger.false_alerts:.3g} against {champion.false_alerts:.3g}")
+
+
+def decide(
+    champion: Backtest | None, challengers: Sequence[Candidate], rule: Promotion, *, first: str = "", force: bool = False,
+) -> Decision:
+    """Choose among challengers, measured on the same windows as the champion.
+
+    Without a champion the family `first` goes first if it is fit, else the best fit one. A champion that is itself
+    unfit loses to any fit challenger. `force` drops the comparison with the champion, never the fitness.
+    """
+    figures = {"margin": rule.margin, "max_false_alerts": rule.max_false_alerts}
+    refused = {c.version: why for c in challengers if (why := unfit(c.backtest, rule))}
+    fit = sorted((c for c in challengers if c.version not in refused),
+                 key=lambda c: (-c.backtest.detection, c.backtest.false_alerts, -int(c.version) if c.version.isdigit() else 0))
+    if not fit:
+        return Decision("", "no challenger is fit" if challengers else "there is no challenger", refused, figures)
+    best = fit[0]
+    if champion is None:
+        best = next((c for c in fit if c.family == first), best)
+        reason = "there was no champion"
+    elif force:
+        reason = "forced"
+    elif why := unfit(champion, rule):
+        reason = f"the champion is not fit any more: {why}"
+    else:
+        losing = {c.version: beats(c.backtest, champion, rule) for c in fit}
+        fit = [c for c in fit if not losing[c.version]]
+        refused |= {v: why for v, why in losing.items() if why}
+        if not fit:
+            return Decision("", "no challenger beats the champion", refused, figures)
+        best, reason = fit[0], "it beats the champion"
+    b = best.backtest
+    text = f"{best.family}: {reason}; detection {b.detection:.3f}, {b.false_alerts:.3g} false alerts a device and day"
+    refused |= {c.version: "another challenger is better" for c in fit if c is not best}
+    return Decision(best.version, text, refused, figures)
