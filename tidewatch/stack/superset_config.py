@@ -1,8 +1,11 @@
 """Superset's configuration; what depends on the place stands in the JSON file that `TIDEWATCH_SUPERSET` names."""
 
+import copy
 import json
 import os
 from pathlib import Path
+
+from superset.config import TALISMAN_CONFIG as _TALISMAN
 
 _place = json.loads(Path(os.environ["TIDEWATCH_SUPERSET"]).read_text())
 
@@ -14,6 +17,10 @@ APP_NAME = "Tidewatch"
 WTF_CSRF_ENABLED = True
 # loopback only: whoever puts a proxy with TLS in front sets these two
 TALISMAN_ENABLED = True
+TALISMAN_CONFIG = copy.deepcopy(_TALISMAN)
+# the built front end puts a counting pixel of another host on every page: the browser is told not to fetch it
+TALISMAN_CONFIG["content_security_policy"]["img-src"] = ["'self'", "blob:", "data:"]
+TALISMAN_CONFIG["content_security_policy"]["connect-src"] = ["'self'"]
 SESSION_COOKIE_SECURE = False
 SESSION_COOKIE_SAMESITE = "Lax"
 AUTH_ROLE_PUBLIC = ""

@@ -42,7 +42,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "TIDEWATCH_SUPERSET": str(_place(settings)),
         "FLASK_APP": "superset.app:create_app()",
         "PATH": f"{settings.env_python('superset').parent}:{os.environ.get('PATH', os.defpath)}",
-        "SCARF_ANALYTICS": "false",  # no pixel from elsewhere on every page
         "PYTHONWARNINGS": "ignore",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
