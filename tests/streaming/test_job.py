@@ -1,0 +1,64 @@
+"""The job's SQL is whole: every placeholder filled, every table of the stream written."""
+
+from __future__ import annotations
+
+import pytest
+
+from streaming import job
+from tidewatch import events, tables
+from tidewatch.errors import ContractError
+from tidewatch.settings import Settings, load
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:  # type: ignore[no-untyped-def]
+    return load(state_dir=tmp_path)
+
+
+def test_a_placeholder_that_nothing_fills_is_named() -> None:
+    with pytest.raises(ContractError, match=r"models\.sql has the placeholder '\w+'"):
+        job.fill("models", {"kafka": "x"})
+
+
+def test_no_placeholder_is_left(settings: Settings) -> None:
+    create, views, insert = job.build_statements(settings)
+    for sql in [*create, *(q for _, q in views), *insert]:
+        assert "${" not in sql
+
+
+def test_every_table_of_the_stream_is_written(settings: Settings) -> None:
+    _, _, insert = job.build_statements(settings)
+    text = "\n".join(insert)
+    for t in tables.catalogue().values():
+        if t.writer == "stream":
+            assert f"INSERT INTO `landing_{t.name}`" in text
+        if t.topic == "json" and (t.writer == "stream" or tables.catalogue().get(f"{t.name}_online")):
+            assert f"INSERT INTO `topic_{t.name}`" in text
+
+
+def test_every_file_of_sql_is_used(settings: Settings) -> None:
+    used = set()
+    real = job.fill
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "fill", lambda name, values: (used.add(name), real(name, values))[1])
+        job.build_statements(settings)
+    assert used == {p.stem for p in job.SQL.glob("*.sql")}
+
+
+def test_checkpoints_are_set_in_the_job(settings: Settings) -> None:
+    config = job.configuration(settings, "file:///somewhere")
+    assert config["execution.checkpointing.mode"] == "EXACTLY_ONCE"
+    assert config["execution.checkpointing.interval"] == "10000 ms"
+    assert config["execution.state-recovery.path"] == "file:///somewhere"
+
+
+def test_only_alerts_are_written_without_a_transaction(settings: Settings) -> None:
+    for t, _, topic, _ in job.outputs():
+        if topic:
+            assert ("exactly-once" in job.topic_sql(t, settings)) == (t.name != "alerts")
+
+
+@pytest.mark.parametrize("name", events.names())
+def test_the_format_knows_every_field(name: str) -> None:
+    contract = events.contract(name)
+    assert [f.split()[0] for f in job.avro_fields(contract).split(", ")] == [f.name for f in contract.fields]
