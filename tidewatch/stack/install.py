@@ -103,7 +103,7 @@ def _environment(settings: Settings, group: str) -> bool:
         base = getattr(sys, "_base_executable", sys.executable)
         _run([str(uv), "venv", "--quiet", "--clear", "--python", base, str(home)], f"environment {group}",
              "remove that folder and try again")
-    _run([str(uv), "pip", "sync", "--quiet", "--require-hashes", "--python", str(settings.env_python(group)), str(pins)],
+    _run([str(uv), "pip", "sync", "--quiet", "--compile-bytecode", "--require-hashes", "--python", str(settings.env_python(group)), str(pins)],
          f"environment {group}", "check that the Python package registry can be reached and the disk is not full, then run it again")
     (home / STAMP).write_text(_digest(pins))
     return True
