@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import http.client
+import os
 import socket
 import threading
 import time
@@ -142,6 +143,7 @@ def _start_all(settings: Settings, wanted: Mapping[str, Service], say: Say) -> N
     done: set[str] = set()
     running: dict[Future[None], str] = {}
     failure: BaseException | None = None
+    begin = said = time.monotonic()
     with ThreadPoolExecutor(max_workers=max(4, len(wanted))) as pool:
         try:
             while len(done) < len(wanted):
@@ -152,6 +154,9 @@ def _start_all(settings: Settings, wanted: Mapping[str, Service], say: Say) -> N
                 if not running:
                     break
                 ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=1)
+                if not ended and time.monotonic() - said >= 10:
+                    said = time.monotonic()
+                    say(f"  … {said - begin:.0f} s: waiting for {', '.join(sorted(running.values()))}")
                 for f in ended:
                     name = running.pop(f)
                     error = f.exception()
@@ -183,8 +188,9 @@ def _start_one(settings: Settings, service: Service, say: Say, give_up: threadin
         except xmlrpc.client.Fault as e:
             if "ALREADY_STARTED" not in e.faultString:
                 raise _failed(settings, service, f"could not be started ({e.faultString})") from e
-        say(f"  {name}: starting")
-    _await(settings, service, say, give_up, begin)
+    _await(settings, service, give_up)
+    if give_up.is_set():
+        return
     processes.remember(settings, ask.getProcessInfo(name)["pid"])
     took = time.monotonic() - begin
     if service.after:
@@ -193,8 +199,14 @@ def _start_one(settings: Settings, service: Service, say: Say, give_up: threadin
     say(f"  {name}: {'already running' if reused else f'ready in {took:.0f} s'}{extra}")
 
 
-def _await(settings: Settings, service: Service, say: Say, give_up: threading.Event, begin: float) -> None:
-    ask, name, said, pids = supervisor.client(settings), service.name, begin, set[int]()
+def patience(service: Service) -> float:
+    """Seconds to wait for a service: longer, up to four times, while more programs want the processors than there are."""
+    crowd = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    return service.ready_timeout * min(4.0, max(1.0, crowd))
+
+
+def _await(settings: Settings, service: Service, give_up: threading.Event) -> None:
+    ask, name, begin, pids = supervisor.client(settings), service.name, time.monotonic(), set[int]()
     why = ""
     while not give_up.is_set():
         info = ask.getProcessInfo(name)
@@ -212,11 +224,8 @@ def _await(settings: Settings, service: Service, say: Say, give_up: threading.Ev
             except (OSError, http.client.HTTPException, ValueError) as e:
                 why = f"{e}"
         now = time.monotonic()
-        if now - begin > service.ready_timeout:
+        if now - begin > patience(service):
             raise _failed(settings, service, f"was not ready after {now - begin:.0f} s ({why})")
-        if now - said >= 10:
-            said = now
-            say(f"  {name}: waiting for it to serve ({now - begin:.0f} s)")
         time.sleep(0.5)
 
 

@@ -104,9 +104,14 @@ class _Connection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            s.settimeout(self.timeout)
+            s.connect(str(self._path))
+        except OSError:
+            s.close()
+            raise
+        self.sock = s
 
 
 class _Transport(xmlrpc.client.Transport):
@@ -115,7 +120,13 @@ class _Transport(xmlrpc.client.Transport):
         self._path = path
 
     def make_connection(self, host: Any) -> _Connection:
-        return _Connection(self._path)  # one a call: threads ask at the same time
+        return _Connection(self._path)
+
+    def request(self, *arguments: Any, **more: Any) -> Any:
+        try:
+            return super().request(*arguments, **more)
+        finally:
+            self.close()  # one connection a call: nothing to keep, nothing to share
 
 
 def client(settings: Settings) -> Any:
