@@ -37,6 +37,7 @@ DEVICE_WINDOWS = 60
 KIND_SHARE = 0.5
 """A device without history is given the metrics that at least this share of its kind reports."""
 MAD = 1.4826
+"""A normal distribution's sigma over its median absolute deviation."""
 OF_KIND = 0.1
 OF_LEVEL = 0.005
 """A scale is at least a tenth of its kind's, and half a percent of the signal's own level (signals that are not logs)."""
@@ -50,15 +51,18 @@ def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start
     rows = rows.cache()
     rows.createOrReplaceTempView("baseline_rows")
     medians = ", ".join(f"PERCENTILE(t{i}, 0.5)" for i in range(d))
-    residuals = ", ".join(
-        f"PERCENTILE(ABS(r.t{i} - CASE WHEN h.n >= {HOUR_WINDOWS} THEN COALESCE(h.center[{i}], a.overall[{i}]) ELSE a.overall[{i}] END), 0.5)"
-        for i in range(d)
+    residuals = [
+        f"ABS(r.t{i} - CASE WHEN h.n >= {HOUR_WINDOWS} THEN COALESCE(h.center[{i}], a.overall[{i}]) ELSE a.overall[{i}] END)" for i in range(d)
+    ]
+    spreads = ", ".join(
+        f"{MAD} * PERCENTILE({r}, 0.5)" if s.transform == "identity" else f"GREATEST({MAD} * PERCENTILE({r}, 0.5), PERCENTILE({r}, 0.9) / 1.645)"
+        for s, r in zip(detector.signals, residuals, strict=True)
     )
     found = spark.sql(f"""
         WITH h AS (SELECT entity, hour, COUNT(*) AS n, ARRAY({medians}) AS center FROM baseline_rows GROUP BY entity, hour),
         a AS (SELECT entity, FIRST(device_id) AS device_id, FIRST(metric) AS metric, COUNT(*) AS windows, ARRAY({medians}) AS overall
               FROM baseline_rows GROUP BY entity),
-        s AS (SELECT r.entity, ARRAY({residuals}) AS spread FROM baseline_rows r
+        s AS (SELECT r.entity, ARRAY({spreads}) AS spread FROM baseline_rows r
               JOIN h ON r.entity = h.entity AND r.hour = h.hour JOIN a ON r.entity = a.entity GROUP BY r.entity)
         SELECT a.entity, a.device_id, a.metric, a.windows, a.overall, s.spread, h.hour, h.n, h.center
         FROM a JOIN s ON a.entity = s.entity JOIN h ON a.entity = h.entity ORDER BY a.entity, h.hour
@@ -84,7 +88,7 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
         return pd.DataFrame(columns=columns)
     own = found.drop_duplicates("entity").reset_index(drop=True)
     place = {e: i for i, e in enumerate(own["entity"])}
-    overall, spread = _matrix(own["overall"], d), MAD * _matrix(own["spread"], d)
+    overall, spread = _matrix(own["overall"], d), _matrix(own["spread"], d)
     center = np.repeat(overall[:, None, :], 24, axis=1)
     row, hour = found["entity"].map(place).to_numpy(), found["hour"].to_numpy()
     hours = _matrix(found["center"], d)

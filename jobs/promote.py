@@ -1,0 +1,95 @@
+"""Promotion: the newest training's best challenger becomes champion, if the rule of `tidewatch.promotion` says so.
+
+Challengers and champion were measured by `jobs.train` on the same held-out windows. A win sets the alias `champion`,
+tags the version with decision and rule, and tells the stream by the topic `models`. No win is not an error: the
+champion stays, and the summary says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from tidewatch.detectors import of_use_case
+from tidewatch.errors import InputError
+from tidewatch.promotion import Backtest, Candidate, decide
+from tidewatch.settings import Settings
+
+from jobs import champions, cli, registry
+
+
+def promote(
+    settings: Settings, use_case: str, end: datetime, valid_from: datetime, at: datetime, *, force: bool, publish: bool,
+) -> dict[str, Any]:
+    """Decide for one use case and carry it out; the part of the summary that tells of it."""
+    c = registry.client(settings)
+    of_window = [v for v in registry.versions(c, use_case) if v.tags.get("window_end") == cli.iso(end) and "training" in v.tags]
+    if not of_window:
+        raise InputError(f"{use_case}: nothing was trained on a window that ends at {cli.iso(end)}.", "run jobs.train with the same --end first")
+    training = of_window[0].tags["training"]
+    versions = [v for v in of_window if v.tags["training"] == training]
+    run = c.get_run(training)
+    champion = registry.champion(c, use_case)
+    if champion and champion.tags.get("training") == training:
+        row = _again(settings, use_case, str(champion.version), publish=publish)
+        return {"promoted": "", "champion": str(champion.version), "reason": "this training's winner is the champion already", **row}
+    measured, present = run.data.tags.get("champion_version", ""), str(champion.version) if champion else ""
+    if present != measured:
+        raise InputError(f"{use_case}: the champion has changed since the training (it was {measured or 'nobody'}, it is {present or 'nobody'}).",
+                         "run jobs.train again, so that both are measured on the same windows")
+    prefix = "champion_"
+    figures = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
+    challengers = [
+        Candidate(str(v.version), v.tags.get("family", ""), Backtest.of(c.get_run(v.run_id or v.tags["run_id"]).data.metrics)) for v in versions
+    ]
+    first = of_use_case(use_case)[0].candidates[0]
+    decision = decide(Backtest.of(figures) if champion else None, challengers, settings.promotion, first=first, force=force)
+    for v in versions:
+        c.set_model_version_tag(v.name, v.version, "decision", "promoted" if str(v.version) == decision.winner else "refused: " + decision.refused.get(str(v.version), decision.reason))
+    cli.say(f"{use_case}: {'version ' + decision.winner + ' promoted' if decision.winner else 'the champion stays'}: {decision.reason}")
+    if not decision.winner:
+        return {"promoted": "", "champion": present, "reason": decision.reason, "refused": dict(decision.refused)}
+    winner = next(v for v in versions if str(v.version) == decision.winner)
+    newest = champions.history(settings, use_case)[-1:]
+    if newest and newest[0]["valid_from"] > cli.millis(valid_from):
+        cli.say(f"{use_case}: version {newest[0]['version']} holds from a later event time on; the stream takes the new one only before that")
+    address = registry.uri(settings, c, winner)
+    registry.read(address)  # the stream must be able to
+    champions.record(settings, use_case=use_case, version=decision.winner, valid_from=valid_from, uri=address, promoted_at=at,
+                     reason=decision.reason, publish=publish)
+    registry.crown(c, use_case, decision.winner, {"rule": decision.as_json(), "valid_from": cli.iso(valid_from)})
+    return {"promoted": decision.winner, "champion": decision.winner, "reason": decision.reason, "refused": dict(decision.refused),
+            "valid_from": cli.iso(valid_from), "uri": address}
+
+
+def _again(settings: Settings, use_case: str, version: str, *, publish: bool) -> dict[str, Any]:
+    """Send the champion's record again, in case Kafka missed it."""
+    known = [r for r in champions.history(settings, use_case) if r["version"] == version]
+    if known and publish:
+        champions.resend(settings, known[-1])
+    return {"uri": known[-1]["uri"]} if known else {}
+
+
+def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    with champions.one_at_a_time(settings):
+        done = {
+            u: promote(settings, u, options.end, options.valid_from or options.end, options.at, force=options.force, publish=not options.no_publish)
+            for u in cli.use_cases(options)
+        }
+    return {"job": "promote", "end": cli.iso(options.end), "models": done}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = cli.parser(__doc__, start=False)
+    cli.use_case(p)
+    p.add_argument("--valid-from", type=cli.moment, help="event time from which the stream uses it (default: --end)")
+    p.add_argument("--at", type=cli.moment, default=datetime.now(UTC), help="when the promotion is said to happen (default: now)")
+    p.add_argument("--force", action="store_true", help="promote the best fit challenger even if it does not beat the champion")
+    cli.publish(p)
+    return cli.run(p, work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

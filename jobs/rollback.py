@@ -1,0 +1,60 @@
+"""Rollback: an earlier version becomes champion again, by default the one before the present champion."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tidewatch.errors import InputError
+from tidewatch.settings import Settings
+
+from jobs import champions, cli, registry
+
+
+def rollback(settings: Settings, use_case: str, number: str, valid_from: datetime, at: datetime, *, publish: bool) -> dict[str, Any]:
+    """Make a version champion again; raises InputError if there is none to go back to."""
+    c = registry.client(settings)
+    present = registry.champion(c, use_case)
+    past = champions.history(settings, use_case)
+    if not number:
+        earlier = [r["version"] for r in past if not present or r["version"] != str(present.version)]
+        if not earlier:
+            raise InputError(f"{use_case}: there is no champion before the present one.", "name one with --version, or promote one first")
+        number = earlier[-1]
+    v = registry.version(c, use_case, number)
+    if present and str(present.version) == str(v.version):
+        return {"champion": number, "from": number, "reason": "it is the champion already"}
+    newest = max((r["valid_from"] for r in past), default=0)
+    moment = max(valid_from, datetime.fromtimestamp(newest / 1000, UTC) + timedelta(milliseconds=1))
+    address = registry.uri(settings, c, v)
+    registry.read(address)
+    reason = f"rolled back from version {present.version if present else 'none'}"
+    champions.record(settings, use_case=use_case, version=str(v.version), valid_from=moment, uri=address, promoted_at=at, reason=reason, publish=publish)
+    registry.crown(c, use_case, str(v.version), {"rolled_back": reason})
+    cli.say(f"{use_case}: version {v.version} scores from {cli.iso(moment)} on, {reason}")
+    return {"champion": str(v.version), "from": str(present.version) if present else "", "reason": reason, "valid_from": cli.iso(moment), "uri": address}
+
+
+def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    cases = cli.use_cases(options)
+    if options.version and len(cases) != 1:
+        raise InputError("a version belongs to one use case.", "give --use-case with --version")
+    with champions.one_at_a_time(settings):
+        done = {u: rollback(settings, u, options.version, options.valid_from or options.at, options.at, publish=not options.no_publish) for u in cases}
+    return {"job": "rollback", "models": done}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = cli.parser(__doc__, start=False, end=False)
+    cli.use_case(p)
+    p.add_argument("--version", default="", help="the version to go back to (default: the champion before the present one)")
+    p.add_argument("--at", type=cli.moment, default=datetime.now(UTC), help="when the rollback is said to happen (default: now)")
+    p.add_argument("--valid-from", type=cli.moment, help="event time from which the stream uses it (default: --at)")
+    cli.publish(p)
+    return cli.run(p, work, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Every job's command line: help without Spark, clear errors for a wrong window."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from jobs import backtest, cli
+from tidewatch import detectors
+from tidewatch.settings import ROOT
+
+JOBS = ("build_features", "build_baselines", "validate", "train", "promote", "rollback", "compact")
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_needs_no_engine(job: str) -> None:
+    done = subprocess.run([sys.executable, "-m", f"jobs.{job}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "usage:" in done.stdout
+
+
+def test_a_window_is_utc() -> None:
+    want = datetime(2026, 3, 1, 4, tzinfo=UTC)
+    for text in ("2026-03-01T04:00:00Z", "2026-03-01 04:00", "2026-03-01T05:00:00+01:00"):
+        assert cli.moment(text) == want and cli.iso(cli.moment(text)) == "2026-03-01T04:00:00Z"
+
+
+def test_a_window_that_ends_before_it_starts_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.run(cli.parser("x"), lambda s, o: {}, ["--start", "2026-03-02", "--end", "2026-03-01"])
+    assert code == 1 and "not after its start" in capsys.readouterr().err
+
+
+def test_a_time_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.run(cli.parser("x"), lambda s, o: {}, ["--start", "yesterday", "--end", "2026-03-01"])
+    assert "ISO 8601" in capsys.readouterr().err
+
+
+def test_use_cases_come_in_the_houses_order() -> None:
+    p = cli.parser("x", start=False, end=False)
+    cli.use_case(p)
+    assert cli.use_cases(p.parse_args([])) == detectors.USE_CASES
+    assert cli.use_cases(p.parse_args(["--use-case", "lie", "--use-case", "silent"])) == ("silent", "lie")
+
+
+def test_alerts_are_counted_as_the_stream_merges_them() -> None:
+    from datetime import timedelta
+
+    device = np.array(["a", "b", "a", "a", "a"])
+    start = np.array([0, 0, 60, 1000, 2000]) * 1000
+    assert backtest.incidents(device, start, start + 60_000, timedelta(minutes=10)) == 4
+    assert backtest.incidents(device, start, start + 60_000, timedelta(minutes=60)) == 2
+    assert backtest.incidents(device[:0], start[:0], start[:0], timedelta(minutes=60)) == 0
+
+
+@pytest.mark.parametrize("d", detectors.all_detectors(), ids=lambda d: d.name)
+def test_injected_incidents_go_where_the_signs_point(d: detectors.Detector) -> None:
+    kinds = backtest.kinds(d)
+    assert len(kinds) == sum(2 if s.direction == 0 else 1 for s in d.signals) + 1
+    n, width = 5, len(d.signals)
+    w = backtest.Windows(np.array(["a"] * n), np.arange(n), np.arange(n) + 1, np.full((n, width), 3.0), np.full((n, width), 1.0), np.ones((n, width)))
+    injected, number = backtest.inject(d, w, np.random.default_rng(1))
+    assert len(injected) == len(kinds) * len(backtest.STRENGTHS) * backtest.INJECTED == len(number)
+    moved = injected.observed - 3.0
+    assert (np.sign(moved[number == 0]) == np.sign(kinds[0][1])).all()
