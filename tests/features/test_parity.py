@@ -27,7 +27,8 @@ def run(engine: str, out: Path) -> dict[str, list[list[Any]]]:
 
 
 def ordered(found: list[list[Any]]) -> list[list[Any]]:
-    return sorted(found, key=lambda r: [(v is not None, f"{v:040.12e}" if isinstance(v, float) else f"{v:>24}") for v in r])
+    """By what is exact; of doubles only that they are there (keys and times tell rows apart)."""
+    return sorted(found, key=lambda r: [repr(v is None) if v is None or isinstance(v, float) else f"{v:>24}" for v in r])
 
 
 def same(a: Any, b: Any) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.flink
+# PyFlink and its libraries warn of each other; that is not ours
+pytestmark = [pytest.mark.flink, pytest.mark.filterwarnings("ignore")]
 pytest.importorskip("pyflink", reason="the flink environment has it")
 
 import fastavro  # noqa: E402
