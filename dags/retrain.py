@@ -39,6 +39,6 @@ with DAG(
         promote = house.Job(
             task_id=f"promote_{use_case}", job="promote", when=f"'{use_case}' in cases(params)",
             arguments=f"--use-case {use_case} --end {{{{ iso(learning(dag_run, params, triggering_asset_events).end) }}}}{{% if params.force %}} --force{{% endif %}}",
-            execution_timeout=timedelta(minutes=15), **house.SPARK,
+            execution_timeout=timedelta(minutes=15),
         )
         train >> promote >> done

@@ -29,6 +29,8 @@ class Client:
 
     settings: Settings
     account: str = "admin"
+    patience: float = 0
+    """Seconds for which a read is repeated while the server does not answer: it may be busy or restarting."""
     _token: str = field(default="", repr=False)
 
     def call(self, method: str, path: str, body: object = None, *, timeout: float = 60) -> Any:
@@ -36,7 +38,14 @@ class Client:
         if not self._token:
             login = {"username": self.account, "password": self.settings.secret(f"airflow_{self.account}_password")}
             self._token = self._send("POST", "/auth/token", login, {}, timeout)["access_token"]
-        return self._send(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token}"}, timeout)
+        begin = time.monotonic()
+        while True:
+            try:
+                return self._send(method, f"/api/v2{path}", body, {"Authorization": f"Bearer {self._token}"}, timeout)
+            except Unreachable:
+                if method != "GET" or time.monotonic() - begin > self.patience:
+                    raise
+                time.sleep(1)
 
     def _send(self, method: str, path: str, body: object, headers: dict[str, str], timeout: float) -> Any:
         request = urllib.request.Request(
@@ -49,7 +58,11 @@ class Client:
         except urllib.error.HTTPError as e:
             raise Refused(e.code, method, path, e.read().decode(errors="replace")) from e
         except OSError as e:
-            raise ServiceError(f"Airflow does not answer at {self.settings.airflow} ({e}).", "start it with `tidewatch up`, see `tidewatch logs airflow_api`") from e
+            raise Unreachable(f"Airflow does not answer at {self.settings.airflow} ({e}).", "start it with `tidewatch up`, see `tidewatch logs airflow_api`") from e
+
+
+class Unreachable(ServiceError):
+    """Airflow did not answer."""
 
 
 class Refused(ServiceError):

@@ -85,6 +85,24 @@ def test_no_server_is_a_clear_error(tmp_path: Path) -> None:
         orchestrator.dags(orchestrator.Client(settings))
 
 
+def test_a_watcher_is_patient_with_a_server_that_comes_back(airflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, answers, _ = airflow
+    answers["GET /dags/d/dagRuns/r"] = [(200, {"state": "success"})]
+    client = orchestrator.Client(settings, patience=60)
+    client.call("GET", "/dags/d/dagRuns/r")
+    real, missed = client._send, []
+
+    def away_once(*arguments: Any) -> Any:
+        if not missed:
+            missed.append(1)
+            raise orchestrator.Unreachable("away")
+        return real(*arguments)
+
+    monkeypatch.setattr(client, "_send", away_once)
+    monkeypatch.setattr(orchestrator.time, "sleep", lambda s: None)
+    assert client.call("GET", "/dags/d/dagRuns/r") == {"state": "success"} and missed
+
+
 def _task(name: str, state: str | None) -> dict[str, Any]:
     return {"id": name, "task_id": name, "state": state, "duration": 1.0, "dag_id": "d", "dag_run_id": "r", "try_number": 1, "map_index": -1}
 

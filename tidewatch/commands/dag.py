@@ -75,7 +75,7 @@ def trigger(
 ) -> None:
     """Start a run of a DAG."""
     settings = current()
-    client = orchestrator.Client(settings)
+    client = orchestrator.Client(settings, patience=300 if wait or follow else 0)
     started = orchestrator.trigger(client, name, parse_conf(conf or [], json_conf))
     results: list[dict[str, Any]] = [{"dag": name, "run": started["dag_run_id"], "state": started["state"]}]
     if not as_json:
