@@ -25,6 +25,6 @@ with DAG(
 ):
     house.Job(
         task_id="rollback", job="rollback",
-        arguments="--use-case {{ cases(params)[0] }}{% if params.version %} --version {{ params.version | int }}{% endif %}",
+        arguments="--use-case {{ cases(params)[0] }} --at {{ iso(dag_run.run_after) }}{% if params.version %} --version {{ params.version | int }}{% endif %}",
         outlets=[house.MODELS], execution_timeout=timedelta(minutes=15),
     )
