@@ -208,8 +208,8 @@ def test_windows_merge_into_incidents(jvm: Any, tmp_path: Path) -> None:
       `reason` STRING, `rowtime` AS TO_TIMESTAMP_LTZ(`window_end_ms`, 3), WATERMARK FOR `rowtime` AS `rowtime`
     ) WITH ('connector'='filesystem', 'path'='{(tmp_path / 'w.json').as_uri()}', 'format'='json')""")
     te.create_temporary_view("alerts", te.sql_query(job.fill("alerts", {"gap_ms": str(10 * minute)})))
-    with te.execute_sql("SELECT `alert_id`, `windows`, `score`, `metric`, `reason`, `end` FROM `alerts`").collect() as answer:
-        rows = [list(r)[:5] for r in answer]
+    with te.execute_sql("SELECT `alert_id`, `windows`, `score`, `metric`, `reason` FROM `alerts`").collect() as answer:
+        rows = [list(r) for r in answer]
     start = {at: t0 + (at - 1) * minute for at in (1, 2, 12, 23)}
     assert rows == [
         [f"leak:a:{start[1]}", 1, 0.6, "", "score 0.6"],
