@@ -31,7 +31,7 @@ FLINK = {
     "string": "STRING", "long": "BIGINT", "int": "INT", "double": "DOUBLE", "boolean": "BOOLEAN", "bytes": "BYTES",
     "double[]": "ARRAY<DOUBLE>", "string[]": "ARRAY<STRING>",
 }
-CONTROL_IDLE = timedelta(seconds=5)
+CONTROL_IDLE = timedelta(seconds=15)
 """After this long without a new baseline or model, windows no longer wait for one. Short, for scores wait as long
 after each of them; too short costs nothing but an old version for windows that are already past."""
 PROMPT = frozenset({"alerts"})

@@ -110,7 +110,7 @@ class Stream(_Frozen):
     parallelism: int = Field(2, ge=1)
     checkpoint_interval: timedelta = timedelta(seconds=10)
     lateness: timedelta = Field(timedelta(seconds=5), description="how long a window waits for late events")
-    idle_timeout: timedelta = Field(timedelta(seconds=30), description="a source partition without events for so long stops holding time back; too short, and a slow start makes events late")
+    idle_timeout: timedelta = Field(timedelta(minutes=2), description="a source partition without events for so long stops holding time back; too short, and a slow start makes events late")
     alert_gap: timedelta = Field(timedelta(minutes=10), description="anomalous windows closer than this are one incident")
     committer_poll: timedelta = Field(timedelta(seconds=2), description="how often finished files are committed to Delta")
 
