@@ -149,7 +149,7 @@ def test_an_incident_is_one_row_in_pinot(stack: Stack) -> None:
 
 
 def test_alerts_command_lists_them_for_a_script(stack: Stack) -> None:
-    listed = json.loads(stack.run("alerts", "--json").stdout)
+    listed = json.loads(stack.run("alerts", "--limit", "100000", "--json").stdout)["alerts"]
     assert len(listed) == pinot(stack.settings, "SELECT COUNT(*) FROM alerts")[0][0]
 
 

@@ -70,7 +70,8 @@ def pinot(settings: Settings, sql: str) -> list[list[Any]]:
     answer = requests.post(f"{settings.pinot_broker}/query/sql", json={"sql": sql}, timeout=30).json()
     if answer.get("exceptions"):
         raise ServiceError(f"Pinot refused `{sql}`: {answer['exceptions'][0].get('message', '')[:300]}")
-    return list(answer["resultTable"]["rows"])
+    # a table without a segment yet has no result at all
+    return list(answer.get("resultTable", {}).get("rows", []))
 
 
 def iso(t: datetime) -> str:
@@ -84,7 +85,7 @@ def _feed(start: datetime, end: datetime, devices: int, seed: int, incidents: st
 
 
 def demo(
-    devices: int = typer.Option(100, min=10, help="devices in the generated network"),
+    devices: int = typer.Option(100, min=30, help="devices in the generated network"),
     hours: float = typer.Option(24, min=2, help="hours of history from which baselines and models are learned"),
     live_minutes: int = typer.Option(60, min=20, help="minutes of events with labelled incidents that the new champions score"),
     seed: int = typer.Option(7, help="seed of the generated network"),
