@@ -56,6 +56,13 @@ class Status:
         return asdict(self)
 
 
+def cause(stacktrace: str) -> str:
+    """The deepest cause of a Java stack trace, in one line."""
+    told = [ln.strip() for ln in stacktrace.splitlines() if ln.strip() and not ln.lstrip().startswith(("at ", "..."))]
+    causes = [ln.removeprefix("Caused by: ") for ln in told if ln.startswith("Caused by: ")]
+    return (causes or told or ["no message"])[-1]
+
+
 def _call(settings: Settings, path: str, body: dict[str, Any] | None = None, method: str = "") -> Any:
     request = urllib.request.Request(
         settings.flink_rest + path, data=None if body is None else json.dumps(body).encode(),
@@ -121,10 +128,7 @@ def _submit(settings: Settings, resume: str) -> str:
         text = log.read_text()
         if any(sign in text for sign in INCOMPATIBLE):
             raise _incompatible(resume)
-        told = [ln.strip() for ln in text.splitlines() if ln.strip() and not ln.lstrip().startswith(("at ", "..."))]
-        causes = [ln for ln in told if ln.startswith("Caused by:")]
-        last = [*told[-1:], *causes[-1:], "no message"][-2 if told else 0]
-        raise ServiceError(f"the stream was not submitted: {last[:500]}", f"the whole message is in {log}")
+        raise ServiceError(f"the stream was not submitted: {cause(text)[:500]}", f"the whole message is in {log}")
     return lines[-1]
 
 
@@ -162,9 +166,9 @@ def start(settings: Settings, *, fresh: bool = False, timeout: float = 300.0, sa
                 _call(settings, f"/jobs/{job}?mode=cancel", method="PATCH")
             raise _incompatible(resume)
         if now.state in ENDED:
-            raise ServiceError(f"the stream ended at once: {now.last_error.splitlines()[0] if now.last_error else now.state}", "`tidewatch logs flink_taskmanager` tells more")
+            raise ServiceError(f"the stream ended at once: {cause(now.last_error)}", "`tidewatch logs flink_taskmanager` tells more")
         time.sleep(1)
-    raise ServiceError(f"the stream does not run after {timeout:.0f} s: {status(settings, job).last_error[:300] or 'no error told'}", "`tidewatch stream status` and `tidewatch logs flink_taskmanager` tell more")
+    raise ServiceError(f"the stream does not run after {timeout:.0f} s: {cause(status(settings, job).last_error)[:300]}", "`tidewatch stream status` and `tidewatch logs flink_taskmanager` tell more")
 
 
 def stop(settings: Settings, *, timeout: float = 300.0) -> str:

@@ -58,7 +58,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON for 
             grid.add_row("lag", "unknown" if now.lag is None else f"{now.lag:,} events at the last checkpoint")
             grid.add_row("late", "unknown" if now.late is None else f"{now.late:,} parts of windows came too late")
             if now.last_error:
-                grid.add_row("last error", f"{now.last_error_seconds_ago:,.0f} s ago: {now.last_error.splitlines()[0][:300]}")
+                grid.add_row("last error", f"{now.last_error_seconds_ago:,.0f} s ago: {control.cause(now.last_error)[:300]}")
         console.print(grid)
     if now.state != "RUNNING":
         raise typer.Exit(1)
