@@ -35,7 +35,8 @@ def merge(settings: Settings, table: tables.Table, rows: Sequence[Row]) -> int:
         c.name: pa.array([r[c.name] * 1000 if c.type == "timestamp" else r[c.name] for r in unique.values()], kinds[c.type])
         for c in table.columns
     }
-    new = pa.table(columns, schema=pa.schema([pa.field(c.name, kinds[c.type], nullable=c.nullable) for c in table.columns]))
+    # nullable throughout: delta-rs marks a required column as a feature that it does not list, and Spark refuses the table
+    new = pa.table(columns, schema=pa.schema([(c.name, kinds[c.type]) for c in table.columns]))
     path = str(table.path(settings))
     if not DeltaTable.is_deltatable(path):
         write_deltalake(path, new, mode="ignore", name=table.name, description=table.doc)
