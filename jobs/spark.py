@@ -137,16 +137,18 @@ def replace(settings: Settings, table: Table, rows: DataFrame, where: str, *, pa
     writer = out.write.format("delta")
     if partition:
         writer = writer.partitionBy("date")
-    if exists(settings, table):
+    before = version(settings, table)
+    if before >= 0:
         writer = writer.mode("overwrite").option("replaceWhere", where)
     writer.save(str(table.path(settings)))
-    return written(settings, table)
+    # nothing for nothing is no commit
+    return written(settings, table) if version(settings, table) > before else 0
 
 
 def written(settings: Settings, table: Table) -> int:
-    """Rows that the newest commit of a table wrote."""
+    """Rows that the newest commit of a table, by Spark, added; those that only moved to another file do not count."""
     from deltalake import DeltaTable
 
     newest: dict[str, Any] = DeltaTable(str(table.path(settings))).history(1)[0]
     metrics = newest.get("operationMetrics") or {}
-    return int(metrics.get("numOutputRows", metrics.get("num_added_rows", 0)))
+    return int(metrics.get("numOutputRows", 0)) - int(metrics.get("numCopiedRows", 0))

@@ -36,7 +36,7 @@ HOLDOUT = 0.2
 LEAST_WINDOWS = 200
 MOST_WINDOWS = 1_000_000
 """Windows a detector trains and tests on at most; beyond, whole devices are left out by a hash of their id."""
-SAMPLE = 20_000
+SAMPLE = 10_000
 """Windows that MLlib sees; calibration and back-test use all."""
 JITTER = 0.1
 """Noise on MLlib's sample, in units of z, so that a signal that never moves does not make a singular covariance."""
@@ -127,12 +127,12 @@ def fit_family(family: str, frame: DataFrame, z: Array, seed: int) -> dict[str, 
     if family == "kmeans":
         from pyspark.ml.clustering import KMeans
 
-        clusters = KMeans(k=CLUSTERS, seed=seed, maxIter=15, featuresCol="z").fit(frame)
+        clusters = KMeans(k=CLUSTERS, seed=seed, maxIter=10, featuresCol="z").fit(frame)
         return {"centers": np.array(sorted(map(tuple, clusters.clusterCenters())))}
     if family == "gmm":
         from pyspark.ml.clustering import GaussianMixture
 
-        mixture = GaussianMixture(k=MIXTURES, seed=seed, maxIter=20, featuresCol="z").fit(frame)
+        mixture = GaussianMixture(k=MIXTURES, seed=seed, maxIter=15, featuresCol="z").fit(frame)
         parts = mixture.gaussians
         return scoring.gmm_arrays(np.array(mixture.weights), np.array([g.mean.toArray() for g in parts]), np.array([g.cov.toArray() for g in parts]))
     raise InputError(f"there is no model family {family!r}.", f"one of: {', '.join(scoring.FAMILIES)}")
@@ -155,7 +155,7 @@ def fit_detector(spark: SparkSession, detector: Detector, w: backtest.Windows, f
     sample = np.clip(z[rows], -scoring.WINSOR, scoring.WINSOR) + rng.normal(0, JITTER, (len(rows), len(s)))
     import pandas as pd
 
-    frame = spark.createDataFrame(pd.DataFrame({"a": list(sample)}), "a ARRAY<DOUBLE>").select(array_to_vector("a").alias("z")).cache()
+    frame = spark.createDataFrame(pd.DataFrame({"a": list(sample)}), "a ARRAY<DOUBLE>").coalesce(1).select(array_to_vector("a").alias("z")).cache()
     made = {}
     for family in families:
         begin = time.monotonic()
