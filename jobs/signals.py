@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from tidewatch import features, tables
 from tidewatch.detectors import Detector
@@ -15,17 +15,19 @@ from jobs import spark as sp
 def query(settings: Settings, detector: Detector, start: datetime, end: datetime) -> str:
     """Spark SQL: entity, device_id, metric, window_end, hour and one raw column a signal, `signal_0` on.
 
-    Windows that lie wholly in [start, end]: a longer window that began before the data did knows only half of itself.
+    Windows that end in (start, end], but for those that begin before the first event there is: a sliding window knows
+    only part of itself then.
     """
     view = features.view(detector.view)
-    table = tables.table(view.name)
-    first = start + timedelta(seconds=view.size_seconds) - timedelta(microseconds=1)
+    rows = sp.window(settings, tables.table(view.name), start, end, closed="right")
     columns = ", ".join(f"{sql} AS `signal_{i}`" for i, (_, sql) in enumerate(render.signals(detector)))
+    whole = "" if view.tumbling else (
+        f" WHERE `window_start` >= (SELECT MIN(`window_start`) FROM {rows}) + INTERVAL '{view.size_seconds - view.slide_seconds}' SECOND"
+    )
     return (
         f"SELECT {render.entity(detector)} AS `entity`, `device_id`, {render.metric(detector)} AS `metric`, `window_end`, "
         f"CAST({render.HOUR} AS INT) AS `hour`, {columns} "
-        f"FROM (SELECT *, UNIX_MILLIS(CAST(`window_end` AS TIMESTAMP)) AS `window_end_ms` "
-        f"FROM {sp.window(settings, table, first, end, closed='right')})"
+        f"FROM (SELECT *, UNIX_MILLIS(CAST(`window_end` AS TIMESTAMP)) AS `window_end_ms` FROM {rows}{whole})"
     )
 
 

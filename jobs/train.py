@@ -11,7 +11,8 @@ import argparse
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +45,6 @@ CLUSTERS = 8
 MIXTURES = 3
 EXPLAINED = 0.9
 """Share of the variance that the PCA's components keep, always leaving one direction to the residual."""
-MS = timedelta(milliseconds=1)
 
 
 # -- reading
@@ -99,6 +99,12 @@ def read_labels(spark: SparkSession, settings: Settings, start: datetime, end: d
     ).toPandas()
     return backtest.Labels(found["device_id"].to_numpy(dtype=str), found["s"].to_numpy(dtype=np.int64), found["e"].to_numpy(dtype=np.int64),
                            found["use_case"].to_numpy(dtype=str))
+
+
+def split(read: Sequence[backtest.Windows]) -> int:
+    """When training ends and the back-test begins, in milliseconds: of the time that there are windows of, not of what was asked for."""
+    first, last = min(int(w.start_ms.min()) for w in read), max(int(w.end_ms.max()) for w in read)
+    return first + int((last - first) * (1 - HOLDOUT))
 
 
 # -- fitting
@@ -190,20 +196,23 @@ def train(
         f"SELECT entity, detector, UNIX_MILLIS(CAST(valid_from AS TIMESTAMP)) AS valid_from, center, scale FROM {sp.whole(settings, 'baselines')} "
         f"WHERE valid_from <= {sp.instant(end)} AND detector IN ({', '.join(repr(d.name) for d in detectors)})"
     ).toPandas()
-    cut = cli.millis(start + (end - start) * (1 - HOLDOUT))
+    read: dict[str, backtest.Windows] = {}
     parts: dict[str, dict[str, scoring.DetectorModel]] = {}
     held: dict[str, backtest.Windows] = {}
     counts: dict[str, int] = {}
     for d in detectors:
         begin = time.monotonic()
-        w = match(d, read_windows(spark, settings, d, start, end), stored[stored["detector"] == d.name])
+        read[d.name] = w = match(d, read_windows(spark, settings, d, start, end), stored[stored["detector"] == d.name])
         cli.say(f"{d.name}: {len(w):,} windows read in {time.monotonic() - begin:.1f} s")
         if len(w) < LEAST_WINDOWS:
             raise InputError(f"{d.name}: only {len(w)} windows between {cli.iso(start)} and {cli.iso(end)}, {LEAST_WINDOWS} needed.",
                              "run jobs.build_features over the window, or train over a longer one")
+        counts[f"windows_{d.name}"] = len(w)
+    cut = split(list(read.values()))
+    for d in detectors:
+        w = read[d.name]
         parts[d.name] = fit_detector(spark, d, w.at(w.end_ms <= cut), families, seed)
         held[d.name] = w.at(w.start_ms >= cut)
-        counts[f"windows_{d.name}"] = len(w)
     tags = {
         "use_case": use_case, "window_start": cli.iso(start), "window_end": cli.iso(end), "git_revision": revision(),
         "delta_versions": registry.tag_json({n: sp.version(settings, tables.table(n)) for n in sorted({d.view for d in detectors} | {"baselines", "labels"})}),

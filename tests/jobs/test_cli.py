@@ -56,6 +56,14 @@ def test_alerts_are_counted_as_the_stream_merges_them() -> None:
     assert backtest.incidents(device[:0], start[:0], start[:0], timedelta(minutes=60)) == 0
 
 
+def test_the_backtest_is_the_last_fifth_of_the_time_that_has_windows() -> None:
+    from jobs.train import split
+
+    zero = np.zeros((3, 1))
+    w = backtest.Windows(np.array(["a"] * 3), np.array([1000, 1400, 1900]), np.array([1100, 1500, 2000]), zero, zero, zero)
+    assert split([w]) == 1800
+
+
 @pytest.mark.parametrize("d", detectors.all_detectors(), ids=lambda d: d.name)
 def test_injected_incidents_go_where_the_signs_point(d: detectors.Detector) -> None:
     kinds = backtest.kinds(d)
