@@ -84,6 +84,15 @@ def _feed(start: datetime, end: datetime, devices: int, seed: int, incidents: st
     return dict(json.loads(out[out.index("{"):]))
 
 
+def _stream() -> None:
+    """Start the stream unless it runs, or is about to, after a restart of Flink."""
+    state = json.loads(run("stream", "status", "--json", capture=True)).get("state")
+    if state in ("RUNNING", "RESTARTING", "CREATED", "INITIALIZING"):
+        console.print(f"  it is {state} already")
+    else:
+        run("stream", "start")
+
+
 def demo(
     devices: int = typer.Option(100, min=30, help="devices in the generated network"),
     hours: float = typer.Option(24, min=2, help="hours of history from which baselines and models are learned"),
@@ -116,7 +125,7 @@ def demo(
         new.replace(record)
 
     step("servers", lambda: run("up"))
-    step("stream", lambda: run("stream", "start"))
+    step("stream", _stream)
     step("dashboards", lambda: run("dashboards", "apply"))
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     if "history_end" not in done:

@@ -114,6 +114,8 @@ def configuration(settings: Settings) -> dict[str, object]:
         "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
         "heartbeat.interval": 5000,
         "heartbeat.timeout": 30000,
+        # on a crowded machine an answer can take longer than the default 10 s, and the job would restart for it
+        "pekko.ask.timeout": "60 s",
         "python.executable": str(python),
         "python.client.executable": str(python),
     }
