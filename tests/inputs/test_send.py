@@ -38,10 +38,15 @@ class Ticks:
         return [Parcel("reading", [b"k"], [b"v"], Counter(records=1))]
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidewatch.inputs.send.WAKE_SECONDS", 0.0)
+
+
 def test_rounds_reach_the_end_and_deliver_what_is_on_its_way() -> None:
     source, got, flushed = Ticks(), [], []
     sent = drive(source, got.append, lambda: flushed.append(1), start_ms=0, end_ms=25_000, step_ms=10_000)
-    assert source.asked == [10_000, 20_000, 25_000, -25_000] and flushed == [1]
+    assert source.asked == [10_000, 20_000, 25_000, -25_000] and flushed == [1, 1]
     assert sent.records == len(got) == 4 and sent.until_ms == 25_000
     assert sent.as_dict()["topics"] == {"flow": {"records": 3}, "reading": {"records": 1}}
 

@@ -104,6 +104,10 @@ class Sent:
         }
 
 
+WAKE_MS = 10_000
+WAKE_SECONDS = 4.0
+
+
 def drive(
     source: Source, send: Callable[[Parcel], None], flush: Callable[[], None], *, start_ms: int, end_ms: int | None,
     step_ms: int, speed: float | None = None, live: bool = False, stop: threading.Event | None = None,
@@ -112,7 +116,8 @@ def drive(
 ) -> Sent:
     """Take a source from `start_ms` to `end_ms` (None: until `stop`), in rounds of at most `step_ms` of event time.
 
-    `speed` is event seconds a second (None: as fast as it goes). `live` never runs ahead of `clock`: it catches up,
+    `speed` is event seconds a second (None: as fast as it goes, after a first few seconds of event time and a pause: the
+    stream's idle partitions wake up one after the other, and in a burst the first of them would make the others late). `live` never runs ahead of `clock`: it catches up,
     then follows. `before(until_ms)` and `after(sent)` run around each round. Returns when the brokers have it all.
     """
     stop = stop or threading.Event()
@@ -135,10 +140,16 @@ def drive(
         if until - sent.until_ms < min(step_ms, 200) and until != end_ms:
             stop.wait(0.2)
             continue
+        waking = speed is None and not live and sent.until_ms == start_ms
+        if waking:
+            until = min(until, start_ms + WAKE_MS)
         before(until)
         deliver(source.advance(until))
         sent.until_ms = until
         after(sent)
+        if waking and sent.records:
+            flush()
+            stop.wait(WAKE_SECONDS)
     deliver(source.finish(sent.until_ms))
     flush()
     sent.seconds = clock() - begun

@@ -48,7 +48,8 @@ def flink_library(settings: Settings) -> bool:
     jars = [*(wheel / "lib").glob("*.jar"), *(wheel / "opt").glob("flink-python-*.jar"), *(settings.state_dir / "jars" / "flink").glob("*.jar")]
     folder = settings.state_dir / "jars" / "flink_lib"
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {j.name: j for j in jars}
+    # resolved: another state folder may share these jars by a link, and go away
+    wanted = {j.name: j.resolve() for j in jars}
     changed = False
     for link in folder.iterdir():
         target = wanted.get(link.name)
