@@ -2,8 +2,10 @@
 
 Centre: the median of the hour where it has enough windows, else of the whole window. Scale: 1.4826 times the median
 absolute residual (Rousseeuw and Croux 1993), so that contaminated windows, up to nearly half, do not move it; never
-below the signal's floor. A device of the inventory without enough windows of its own borrows its kind's baseline,
-widened by how much the kind's devices differ among themselves.
+below the signal's floor. Of which too much is a sign and which are on a log scale (counts, bytes) come in bursts: their
+windows of zero are left out, so that the centre is the usual amount of a minute that has any, and their scale is at
+least the residuals' 90 % quantile over 1.645, which stands a tenth of contaminated windows. A device of the inventory
+without enough windows of its own borrows its kind's baseline, widened by how much the kind's devices differ.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from tidewatch import tables
-from tidewatch.detectors import Detector, all_detectors
+from tidewatch.detectors import Detector, Signal, all_detectors
 from tidewatch.settings import Settings
 
 from jobs import cli, signals
@@ -34,6 +36,8 @@ HOUR_WINDOWS = 30
 """Windows of one hour of the day from which its own median is taken."""
 DEVICE_WINDOWS = 60
 """Windows from which a device has a baseline of its own."""
+ACTIVE_WINDOWS = 10
+"""Windows that are not zero from which a bursty signal has a centre of its own; else it is the kind's, or zero."""
 KIND_SHARE = 0.5
 """A device without history is given the metrics that at least this share of its kind reports."""
 MAD = 1.4826
@@ -43,28 +47,40 @@ OF_LEVEL = 0.005
 """A scale is at least a tenth of its kind's, and half a percent of the signal's own level (signals that are not logs)."""
 
 
+def bursty(signal: Signal) -> bool:
+    """A signal whose windows of zero say nothing about how much is usual: too much is a sign, on a log scale."""
+    return signal.transform == "log1p" and signal.direction > 0
+
+
 def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
-    """One row an entity and hour: entity, device_id, metric, hour, n, windows, center, overall, spread (arrays of d)."""
+    """One row an entity and hour: entity, device_id, metric, windows, hour; counts, medians and spread as arrays of d.
+
+    `n`, `center`: of the hour; `count`, `overall`, `spread`: of the whole window. A bursty signal's zeros do not count.
+    """
     d = len(detector.signals)
     rows = spark.sql(signals.query(settings, detector, start, end))
-    rows = rows.selectExpr("entity", "device_id", "metric", "hour", *(f"{sql} AS t{i}" for i, sql in enumerate(signals.transformed(detector))))
+    values = [
+        f"CASE WHEN {sql} > 0 THEN {sql} END" if bursty(s) else sql for s, sql in zip(detector.signals, signals.transformed(detector), strict=True)
+    ]
+    rows = rows.selectExpr("entity", "device_id", "metric", "hour", *(f"{sql} AS t{i}" for i, sql in enumerate(values)))
     rows = rows.cache()
     rows.createOrReplaceTempView("baseline_rows")
     medians = ", ".join(f"PERCENTILE(t{i}, 0.5)" for i in range(d))
+    counts = ", ".join(f"COUNT(t{i})" for i in range(d))
     residuals = [
-        f"ABS(r.t{i} - CASE WHEN h.n >= {HOUR_WINDOWS} THEN COALESCE(h.center[{i}], a.overall[{i}]) ELSE a.overall[{i}] END)" for i in range(d)
+        f"ABS(r.t{i} - CASE WHEN h.n[{i}] >= {HOUR_WINDOWS} THEN h.center[{i}] ELSE a.overall[{i}] END)" for i in range(d)
     ]
     spreads = ", ".join(
         f"{MAD} * PERCENTILE({r}, 0.5)" if s.transform == "identity" else f"GREATEST({MAD} * PERCENTILE({r}, 0.5), PERCENTILE({r}, 0.9) / 1.645)"
         for s, r in zip(detector.signals, residuals, strict=True)
     )
     found = spark.sql(f"""
-        WITH h AS (SELECT entity, hour, COUNT(*) AS n, ARRAY({medians}) AS center FROM baseline_rows GROUP BY entity, hour),
-        a AS (SELECT entity, FIRST(device_id) AS device_id, FIRST(metric) AS metric, COUNT(*) AS windows, ARRAY({medians}) AS overall
-              FROM baseline_rows GROUP BY entity),
+        WITH h AS (SELECT entity, hour, ARRAY({counts}) AS n, ARRAY({medians}) AS center FROM baseline_rows GROUP BY entity, hour),
+        a AS (SELECT entity, FIRST(device_id) AS device_id, FIRST(metric) AS metric, COUNT(*) AS windows, ARRAY({counts}) AS count,
+              ARRAY({medians}) AS overall FROM baseline_rows GROUP BY entity),
         s AS (SELECT r.entity, ARRAY({spreads}) AS spread FROM baseline_rows r
               JOIN h ON r.entity = h.entity AND r.hour = h.hour JOIN a ON r.entity = a.entity GROUP BY r.entity)
-        SELECT a.entity, a.device_id, a.metric, a.windows, a.overall, s.spread, h.hour, h.n, h.center
+        SELECT a.entity, a.device_id, a.metric, a.windows, a.count, a.overall, s.spread, h.hour, h.n, h.center
         FROM a JOIN s ON a.entity = s.entity JOIN h ON a.entity = h.entity ORDER BY a.entity, h.hour
     """).toPandas()
     rows.unpersist()
@@ -73,6 +89,14 @@ def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start
 
 def _matrix(column: Any, d: int) -> Array:
     return np.array([[np.nan if x is None else x for x in row] for row in column], dtype=np.float64).reshape(-1, d)
+
+
+def _median(a: Array) -> Array:
+    """The median along the first axis of what is there; NaN where nothing is."""
+    out = np.full(a.shape[1:], np.nan)
+    some = ~np.isnan(a).all(axis=0)
+    out[some] = np.nanmedian(a[:, some], axis=0)
+    return out
 
 
 def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -> pd.DataFrame:
@@ -88,30 +112,35 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
         return pd.DataFrame(columns=columns)
     own = found.drop_duplicates("entity").reset_index(drop=True)
     place = {e: i for i, e in enumerate(own["entity"])}
-    overall, spread = _matrix(own["overall"], d), _matrix(own["spread"], d)
+    overall, scale = _matrix(own["overall"], d), _matrix(own["spread"], d)
+    burst = np.array([bursty(s) for s in detector.signals])
+    rare = burst & (_matrix(own["count"], d) < ACTIVE_WINDOWS)
+    overall[rare] = scale[rare] = np.nan
     center = np.repeat(overall[:, None, :], 24, axis=1)
     row, hour = found["entity"].map(place).to_numpy(), found["hour"].to_numpy()
-    hours = _matrix(found["center"], d)
-    enough = found["n"].to_numpy()[:, None] >= HOUR_WINDOWS
-    center[row, hour] = np.where(enough & ~np.isnan(hours), hours, overall[row])
+    center[row, hour] = np.where(_matrix(found["n"], d) >= HOUR_WINDOWS, _matrix(found["center"], d), overall[row])
     kinds = own["device_id"].map(dict(zip(inventory["device_id"], inventory["kind"], strict=True)))
     own["kind"] = kinds.where(kinds.notna(), "")
-    usable = (own["windows"].to_numpy() >= DEVICE_WINDOWS) & np.isfinite(overall).all(axis=1) & np.isfinite(spread).all(axis=1)
+    usable = (own["windows"].to_numpy() >= DEVICE_WINDOWS) & (np.isfinite(overall) | burst).all(axis=1)
 
     floors = np.array([s.scale_floor for s in detector.signals])
-    level = np.where([s.transform == "identity" for s in detector.signals], OF_LEVEL * np.abs(overall), 0.0)
-    scale = np.fmax(np.fmax(spread, floors), level)
     identity = np.array([s.transform == "identity" for s in detector.signals])
+    scale = np.where(np.isnan(scale), np.nan, np.fmax(np.fmax(scale, floors), np.where(identity, OF_LEVEL * np.abs(overall), 0.0)))
     of_kind: dict[tuple[str, str], tuple[Array, Array, int]] = {}
     for key, at in own[usable].groupby(["kind", "metric"], sort=True).indices.items():
-        if not key[0]:
-            continue
         members = np.flatnonzero(usable)[at]
-        typical = np.median(scale[members], axis=0)
-        middle = np.median(center[members], axis=0)
-        differ = MAD * np.median(np.abs(center[members] - middle).max(axis=1), axis=0)
-        of_kind[(str(key[0]), str(key[1]))] = (middle, np.sqrt(typical**2 + differ**2), len(members))
-        scale[members] = np.where(identity, np.fmax(scale[members], OF_KIND * typical), scale[members])
+        if key[0]:
+            typical, middle = _median(scale[members]), _median(center[members])
+            differ = MAD * _median(np.nanmax(np.abs(center[members] - middle), axis=1, initial=0.0, where=~np.isnan(center[members])))
+        else:
+            typical = differ = np.full(d, np.nan)
+            middle = np.full((24, d), np.nan)
+        # what nobody of the kind ever does: none of it is usual
+        middle, wide = np.nan_to_num(middle, nan=0.0), np.fmax(np.sqrt(typical**2 + differ**2), floors)
+        if key[0]:
+            of_kind[(str(key[0]), str(key[1]))] = (middle, wide, len(members))
+        scale[members] = np.where(np.isnan(scale[members]), wide, np.where(identity, np.fmax(scale[members], OF_KIND * typical), scale[members]))
+        center[members] = np.where(np.isnan(center[members]), middle, center[members])
 
     made = pd.DataFrame({
         "entity": own["entity"], "detector": detector.name, "device_id": own["device_id"], "metric": own["metric"], "kind": own["kind"],

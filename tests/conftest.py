@@ -17,6 +17,14 @@ import pytest
 from tidewatch.settings import ROOT, Ports, Settings, load
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of the stack also waits for it to start; the test that takes it down comes last."""
+    for item in items:
+        if item.get_closest_marker("stack"):
+            item.add_marker(pytest.mark.timeout(3600))
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
 def free_ports() -> Ports:
     """Ports none of which is taken, below the range from which the kernel picks."""
     for base in range(21000, 32000, 100):

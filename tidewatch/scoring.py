@@ -33,8 +33,10 @@ WINSOR = 8.0
 """Training z are cut here, so that a few extreme windows do not turn the model towards themselves."""
 TAIL = 0.02
 """Share of training windows from which the tail is fitted."""
-SHAPE = (0.0, 0.4)
+SHAPE = (0.0, 0.25)
 """Least and greatest shape of the tail: never bounded, never so heavy that nothing is an anomaly."""
+USUAL_SHAPE, USUAL_WEIGHT = 0.1, 200
+"""The shape expected before any excess is seen, and how many excesses it is worth: few do not tell a shape."""
 LEAST_SIGMA = 0.4
 """Least scale of the tail, in units of z: that of a normal distribution's tail near its second sigma."""
 BODY = np.linspace(0.0, 1.0 - TAIL, 50)
@@ -184,7 +186,7 @@ def fit_calibration(distances: Array) -> Calibration:
         for _ in range(40):
             mid = (low + high) / 2
             low, high = (mid, high) if (10**mid - 1) / (2**mid - 1) < ratio else (low, mid)
-        shape = (low + high) / 2 if (low + high) / 2 > 1e-4 else 0.0
+        shape = (len(excess) * (low + high) / 2 + USUAL_WEIGHT * USUAL_SHAPE) / (len(excess) + USUAL_WEIGHT)
         sigma = q90 / ((10**shape - 1) / shape if shape else math.log(10))
     elif len(excess):
         sigma = float(excess.mean())
@@ -322,7 +324,7 @@ def _detector(name: str, raw: Mapping[str, Any]) -> DetectorModel:
     c = raw["calibration"]
     calibration = Calibration(array("calibration.body", c["body"], (len(BODY),)), float(c["sigma"]), float(c["shape"]))
     floors, scale = array("scale_floors", raw["scale_floors"], (d,)), array("scale", raw["scale"], (d,))
-    if not (math.isfinite(calibration.sigma) and calibration.sigma > 0 and SHAPE[0] <= calibration.shape <= SHAPE[1]):
+    if not (math.isfinite(calibration.sigma) and calibration.sigma > 0 and 0 <= calibration.shape < 1):
         raise _BadModel(f"model.json, {name}: the tail has scale {calibration.sigma} and shape {calibration.shape}.")
     if (np.diff(calibration.body) < 0).any() or (floors <= 0).any() or (scale <= 0).any():
         raise _BadModel(f"model.json, {name}: quantiles must not fall and scales must be above zero.")
