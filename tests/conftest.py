@@ -87,8 +87,9 @@ def stack() -> Iterator[Stack]:
     for shared in ("env", "jars"):
         (folder / shared).symlink_to(main.state_dir / shared)
     ports = free_ports()
+    # other tests set Airflow's variables for themselves
     env = {
-        **os.environ, "PYTHONPATH": str(ROOT), "TIDEWATCH_STATE_DIR": str(folder), "TIDEWATCH_PORTS": json.dumps(ports.model_dump()),
+        **{k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}, "PYTHONPATH": str(ROOT), "TIDEWATCH_STATE_DIR": str(folder), "TIDEWATCH_PORTS": json.dumps(ports.model_dump()),
     }
     made = Stack(load(state_dir=folder, ports=ports), env)
     kept = Path(os.environ.get("TIDEWATCH_TEST_LOGS", main.state_dir / "test-logs"))
