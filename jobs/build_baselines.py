@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from tidewatch import tables
 from tidewatch.detectors import Detector, Signal, all_detectors
 from tidewatch.settings import Settings
 
-from jobs import cli, signals
+from jobs import cli, lake, signals
 from jobs import spark as sp
 from jobs.topics import publish as send
 
@@ -31,11 +32,14 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 HOUR_WINDOWS = 30
 """Windows of one hour of the day from which its own median is taken."""
 DEVICE_WINDOWS = 60
 """Windows from which a device has a baseline of its own."""
+PART_ROWS = 1_000_000
+"""Rows of a view that one partition takes at most, about: they are in memory at once."""
 ACTIVE_WINDOWS = 10
 """Windows that are not zero from which a bursty signal has a centre of its own; else it is the kind's, or zero."""
 KIND_SHARE = 0.5
@@ -52,39 +56,83 @@ def bursty(signal: Signal) -> bool:
     return signal.transform == "log1p" and signal.direction > 0
 
 
-def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
-    """One row an entity and hour: entity, device_id, metric, windows, hour; counts, medians and spread as arrays of d.
+def quantile(group: Integers, values: Array, groups: int, q: float) -> Array:
+    """The q-quantile of each group's values (NaN left out) as numpy interpolates it: (groups,), NaN where there are none."""
+    there = ~np.isnan(values)
+    group, values = group[there], values[there]
+    values = values[np.lexsort((values, group))]
+    count = np.bincount(group, minlength=groups)
+    first = np.cumsum(count) - count
+    out = np.full(groups, np.nan)
+    some = count > 0
+    at = (count[some] - 1) * q
+    low = np.floor(at).astype(np.int64)
+    high = np.minimum(low + 1, count[some] - 1)
+    a, b = values[first[some] + low], values[first[some] + high]
+    out[some] = a + (b - a) * (at - low)
+    return out
 
-    `n`, `center`: of the hour; `count`, `overall`, `spread`: of the whole window. A bursty signal's zeros do not count.
+
+def summarize(entity: Integers, entities: int, hour: Integers, values: Array, logs: NDArray[np.bool_]) -> dict[str, Array]:
+    """What the windows of many entities amount to, all at once. `values` (n, d) in transformed units, NaN: does not count.
+
+    `n`, `center` (entities, 24, d): count and median of each hour; `count`, `overall`, `spread` (entities, d): count,
+    median and robust scale of all. `logs` (d,): signals on a log scale.
+    """
+    d = values.shape[1]
+    cell = entity * 24 + hour
+    out = {"n": np.empty((entities, 24, d)), "center": np.empty((entities, 24, d))}
+    out |= {k: np.empty((entities, d)) for k in ("count", "overall", "spread")}
+    for i in range(d):
+        v = values[:, i]
+        there = ~np.isnan(v)
+        n, center = np.bincount(cell[there], minlength=entities * 24), quantile(cell, v, entities * 24, 0.5)
+        overall = quantile(entity, v, entities, 0.5)
+        center = np.where(n >= HOUR_WINDOWS, center, np.repeat(overall, 24))
+        residual = np.abs(v - center[cell])
+        spread = MAD * quantile(entity, residual, entities, 0.5)
+        if logs[i]:
+            spread = np.fmax(spread, quantile(entity, residual, entities, 0.9) / 1.645)
+        out["n"][:, :, i], out["center"][:, :, i] = n.reshape(-1, 24), center.reshape(-1, 24)
+        out["count"][:, i], out["overall"][:, i], out["spread"][:, i] = np.bincount(entity[there], minlength=entities), overall, spread
+    return out
+
+
+def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
+    """One row an entity: entity, device_id, metric, windows; count, overall, spread (d each), center (24 * d).
+
+    Spark brings the rows of an entity together, numpy takes the medians of all entities of a partition at once. A
+    bursty signal's zeros do not count.
     """
     d = len(detector.signals)
+    burst, logs = np.array([bursty(s) for s in detector.signals]), np.array([s.transform == "log1p" for s in detector.signals])
+    names = [f"t{i}" for i in range(d)]
+
+    def work(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        import pandas as pd
+
+        frames = list(batches)
+        if not frames:
+            return
+        frame = pd.concat(frames, ignore_index=True)
+        entity, found = pd.factorize(frame["entity"], sort=True)
+        values = frame[names].to_numpy(dtype=np.float64)
+        values = np.where(burst & (values <= 0), np.nan, values)
+        got = summarize(entity, len(found), frame["hour"].to_numpy(dtype=np.int64), values, logs)
+        first = frame.loc[np.unique(entity, return_index=True)[1]]
+        yield pd.DataFrame({
+            "entity": found, "device_id": first["device_id"].to_numpy(), "metric": first["metric"].to_numpy(),
+            "windows": np.bincount(entity, minlength=len(found)), "center": list(got["center"].reshape(len(found), -1)),
+            **{k: list(got[k]) for k in ("count", "overall", "spread")},
+        })
+
     rows = spark.sql(signals.query(settings, detector, start, end))
-    values = [
-        f"CASE WHEN {sql} > 0 THEN {sql} END" if bursty(s) else sql for s, sql in zip(detector.signals, signals.transformed(detector), strict=True)
-    ]
-    rows = rows.selectExpr("entity", "device_id", "metric", "hour", *(f"{sql} AS t{i}" for i, sql in enumerate(values)))
-    rows = rows.cache()
-    rows.createOrReplaceTempView("baseline_rows")
-    medians = ", ".join(f"PERCENTILE(t{i}, 0.5)" for i in range(d))
-    counts = ", ".join(f"COUNT(t{i})" for i in range(d))
-    residuals = [
-        f"ABS(r.t{i} - CASE WHEN h.n[{i}] >= {HOUR_WINDOWS} THEN h.center[{i}] ELSE a.overall[{i}] END)" for i in range(d)
-    ]
-    spreads = ", ".join(
-        f"{MAD} * PERCENTILE({r}, 0.5)" if s.transform == "identity" else f"GREATEST({MAD} * PERCENTILE({r}, 0.5), PERCENTILE({r}, 0.9) / 1.645)"
-        for s, r in zip(detector.signals, residuals, strict=True)
-    )
-    found = spark.sql(f"""
-        WITH h AS (SELECT entity, hour, ARRAY({counts}) AS n, ARRAY({medians}) AS center FROM baseline_rows GROUP BY entity, hour),
-        a AS (SELECT entity, FIRST(device_id) AS device_id, FIRST(metric) AS metric, COUNT(*) AS windows, ARRAY({counts}) AS count,
-              ARRAY({medians}) AS overall FROM baseline_rows GROUP BY entity),
-        s AS (SELECT r.entity, ARRAY({spreads}) AS spread FROM baseline_rows r
-              JOIN h ON r.entity = h.entity AND r.hour = h.hour JOIN a ON r.entity = a.entity GROUP BY r.entity)
-        SELECT a.entity, a.device_id, a.metric, a.windows, a.count, a.overall, s.spread, h.hour, h.n, h.center
-        FROM a JOIN s ON a.entity = s.entity JOIN h ON a.entity = h.entity ORDER BY a.entity, h.hour
-    """).toPandas()
-    rows.unpersist()
-    return found
+    rows = rows.selectExpr("entity", "device_id", "metric", "hour", *(f"{sql} AS t{i}" for i, sql in enumerate(signals.transformed(detector))))
+    parts = max(settings.batch.shuffle_partitions, -(-lake.count(settings, tables.table(detector.view)) // PART_ROWS))
+    return rows.repartition(parts, "entity").mapInPandas(
+        work, "entity STRING, device_id STRING, metric STRING, windows BIGINT, center ARRAY<DOUBLE>, "
+        "count ARRAY<DOUBLE>, overall ARRAY<DOUBLE>, spread ARRAY<DOUBLE>",
+    ).toPandas().sort_values("entity", ignore_index=True)
 
 
 def _matrix(column: Any, d: int) -> Array:
@@ -102,7 +150,7 @@ def _median(a: Array) -> Array:
 def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -> pd.DataFrame:
     """Baselines of one detector, one row an entity, as `tables.BASELINES` has them but for `valid_from`.
 
-    `inventory`: device_id, kind. Entities whose signals were never seen (all values missing) have no baseline.
+    `found`: what `aggregate` gives. `inventory`: device_id, kind. Entities whose signals were never seen (all values missing) have no baseline.
     """
     import pandas as pd
 
@@ -110,15 +158,12 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
     columns = ["entity", "detector", "device_id", "metric", "kind", "source", "windows", "center", "scale"]
     if found.empty:
         return pd.DataFrame(columns=columns)
-    own = found.drop_duplicates("entity").reset_index(drop=True)
-    place = {e: i for i, e in enumerate(own["entity"])}
+    own = found.reset_index(drop=True)
     overall, scale = _matrix(own["overall"], d), _matrix(own["spread"], d)
     burst = np.array([bursty(s) for s in detector.signals])
     rare = burst & (_matrix(own["count"], d) < ACTIVE_WINDOWS)
     overall[rare] = scale[rare] = np.nan
-    center = np.repeat(overall[:, None, :], 24, axis=1)
-    row, hour = found["entity"].map(place).to_numpy(), found["hour"].to_numpy()
-    center[row, hour] = np.where(_matrix(found["n"], d) >= HOUR_WINDOWS, _matrix(found["center"], d), overall[row])
+    center = np.where(np.isnan(overall)[:, None, :], np.nan, np.array(own["center"].tolist(), dtype=np.float64).reshape(-1, 24, d))
     kinds = own["device_id"].map(dict(zip(inventory["device_id"], inventory["kind"], strict=True)))
     own["kind"] = kinds.where(kinds.notna(), "")
     usable = (own["windows"].to_numpy() >= DEVICE_WINDOWS) & (np.isfinite(overall) | burst).all(axis=1)

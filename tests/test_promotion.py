@@ -25,6 +25,10 @@ def test_the_first_champion_is_the_first_family_even_if_another_finds_more() -> 
     assert d.winner == "1" and "no champion" in d.reason
 
 
+def test_the_first_family_gives_way_to_one_that_finds_far_more() -> None:
+    assert decide(None, [candidate("1", recall_injected=0.3), candidate("2", "gmm", recall_injected=0.9)], RULE, first="pca").winner == "2"
+
+
 def test_without_the_first_family_the_best_fit_one_goes_first() -> None:
     d = decide(None, [candidate("1", false_alerts=9.0), candidate("2", "gmm"), candidate("3", "kmeans", recall_injected=0.9)], RULE, first="pca")
     assert d.winner == "3" and "9 false alerts" in d.refused["1"] and "2" in d.refused

@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass
 from tidewatch.settings import Promotion
 
 
+FIRST_MARGIN = 0.25
+"""How much more another family must find than a detector's first one to become the first champion in its place."""
+
+
 @dataclass(frozen=True)
 class Backtest:
     """Figures of one model version on windows it was not trained on."""
@@ -101,7 +105,7 @@ def decide(
 ) -> Decision:
     """Choose among challengers, measured on the same windows as the champion.
 
-    Without a champion the family `first` goes first if it is fit, else the best fit one. A champion that is itself
+    Without a champion the family `first` goes first if it is fit and no other finds `FIRST_MARGIN` more. A champion that is itself
     unfit loses to any fit challenger. `force` drops the comparison with the champion, never the fitness.
     """
     figures = {"margin": rule.margin, "max_false_alerts": rule.max_false_alerts}
@@ -112,7 +116,7 @@ def decide(
         return Decision("", "no challenger is fit" if challengers else "there is no challenger", refused, figures)
     best = fit[0]
     if champion is None:
-        best = next((c for c in fit if c.family == first), best)
+        best = next((c for c in fit if c.family == first and c.backtest.detection > best.backtest.detection - FIRST_MARGIN), best)
         reason = "there was no champion"
     elif force:
         reason = "forced"

@@ -64,6 +64,25 @@ def test_the_backtest_is_the_last_fifth_of_the_time_that_has_windows() -> None:
     assert split([w]) == 1800
 
 
+def test_medians_of_many_entities_are_what_numpy_finds_for_each() -> None:
+    from jobs.build_baselines import MAD, quantile, summarize
+
+    rng = np.random.default_rng(1)
+    entity, hour, values = rng.integers(0, 5, 4000), rng.integers(0, 3, 4000), rng.normal(size=(4000, 2))
+    values[rng.random((4000, 2)) < 0.3] = np.nan
+    values[entity == 4, 1] = np.nan
+    got = summarize(entity, 6, hour, values, np.array([False, True]))
+    mine = values[entity == 2]
+    assert got["overall"][2] == pytest.approx(np.nanmedian(mine, axis=0)) and got["count"][2].tolist() == (~np.isnan(mine)).sum(axis=0).tolist()
+    center = np.nanmedian(values[(entity == 2) & (hour == 1)], axis=0)
+    assert got["center"][2, 1] == pytest.approx(center) and got["center"][2, 20] == pytest.approx(np.nanmedian(mine, axis=0))
+    residual = np.abs(mine - got["center"][2, hour[entity == 2]])
+    assert got["spread"][2, 0] == pytest.approx(MAD * np.nanmedian(residual[:, 0]))
+    assert got["spread"][2, 1] == pytest.approx(max(MAD * np.nanmedian(residual[:, 1]), np.nanquantile(residual[:, 1], 0.9) / 1.645))
+    assert np.isnan(got["overall"][4, 1]) and np.isnan(got["overall"][5]).all()
+    assert np.isnan(quantile(np.zeros(0, np.int64), np.zeros(0), 2, 0.5)).all()
+
+
 @pytest.mark.parametrize("d", detectors.all_detectors(), ids=lambda d: d.name)
 def test_injected_incidents_go_where_the_signs_point(d: detectors.Detector) -> None:
     kinds = backtest.kinds(d)

@@ -191,7 +191,7 @@ def test_nothing_is_lost_or_doubled_when_processes_are_killed(stack: Stack) -> N
 
 def test_a_stopped_stream_resumes_from_its_savepoint(stack: Stack) -> None:
     stack.run("stream", "stop")
-    assert json.loads(stack.run("stream", "status", "--json").stdout)["state"] != "RUNNING"
+    assert json.loads(stack.run("stream", "status", "--json", check=False).stdout)["state"] != "RUNNING"
     _more(stack, 1)
     stack.run("stream", "start")
     check_counts(stack.settings)

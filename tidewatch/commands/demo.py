@@ -20,11 +20,11 @@ from tidewatch.settings import ROOT, Settings, current
 console = Console(highlight=False)
 
 
-def run(*arguments: str, capture: bool = False) -> str:
-    """Run one `tidewatch` command, shown as typed; its output if `capture`. Raises ServiceError if it fails."""
+def run(*arguments: str, capture: bool = False, check: bool = True) -> str:
+    """Run one `tidewatch` command, shown as typed; its output if `capture`. Raises ServiceError if it fails and `check`."""
     console.print(f"\n[bold cyan]$ tidewatch {' '.join(arguments)}[/]")
     done = subprocess.run([str(ROOT / "bin" / "tidewatch"), *arguments], stdout=subprocess.PIPE if capture else None, text=True, check=False)
-    if done.returncode:
+    if check and done.returncode:
         raise ServiceError(f"`tidewatch {' '.join(arguments)}` failed with exit code {done.returncode}.",
                            "read the lines above; `tidewatch status` and `tidewatch logs SERVICE` tell more")
     return done.stdout or ""
@@ -86,7 +86,7 @@ def _feed(start: datetime, end: datetime, devices: int, seed: int, incidents: st
 
 def _stream() -> None:
     """Start the stream unless it runs, or is about to, after a restart of Flink."""
-    state = json.loads(run("stream", "status", "--json", capture=True)).get("state")
+    state = json.loads(run("stream", "status", "--json", capture=True, check=False)).get("state")
     if state in ("RUNNING", "RESTARTING", "CREATED", "INITIALIZING"):
         console.print(f"  it is {state} already")
     else:
