@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 
 from tidewatch.settings import Promotion
 
-
 FIRST_MARGIN = 0.25
 """How much more another family must find than a detector's first one to become the first champion in its place."""
 
