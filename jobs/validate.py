@@ -139,9 +139,8 @@ def validate(spark: SparkSession, settings: Settings, start: datetime, end: date
     index = f"{settings.reports}/data-docs/index.html"
     summary: dict[str, Any] = {"job": "validate", "start": cli.iso(start), "end": cli.iso(end), "report": index, "run_id": run_id}
     names = checked(settings)
-    counts = {n: 0 for n in names} | dict(
-        (r[0], r[1]) for r in spark.sql(" UNION ALL ".join(f"SELECT '{n}', COUNT(*) FROM {where[n]}" for n in names)).collect()
-    ) if names else {}
+    found_rows = spark.sql(" UNION ALL ".join(f"SELECT '{n}', COUNT(*) FROM {where[n]}" for n in names)).collect() if names else []
+    counts: dict[str, int] = {r[0]: r[1] for r in found_rows}
     if not sum(counts.values()):
         if allow_empty:
             cli.say("no rows in the window: nothing to validate")
