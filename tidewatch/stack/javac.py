@@ -1,0 +1,50 @@
+"""Our own Java, compiled at install into a jar: once, and again when a source or what it is compiled against changes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tidewatch.errors import ServiceError
+
+
+def compile_jar(what: str, sources: Path, against: Sequence[Path], jar: Path) -> bool:
+    """Make `jar` of the folder `sources` if it is not current; True if it was made.
+
+    Files that are not Java are packed as they are. Raises ServiceError without a JDK or if javac fails.
+    """
+    files = sorted(p for p in sources.rglob("*") if p.is_file())
+    digest = hashlib.sha256("\n".join(p.name for p in against).encode())
+    for p in files:
+        digest.update(p.relative_to(sources).as_posix().encode() + b"\0" + p.read_bytes())
+    stamp = jar.with_suffix(".stamp")
+    if jar.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return False
+    javac = shutil.which("javac")
+    if javac is None:
+        raise ServiceError("there is no Java compiler (javac) on the PATH.", "install a JDK 17, on Debian: apt-get install openjdk-17-jdk-headless")
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        made = subprocess.run(
+            [javac, "--release", "17", "-proc:none", "-Xlint:all,-classfile,-processing,-options,-path", "-cp", ":".join(map(str, against)),
+             "-d", folder, *(str(p) for p in files if p.suffix == ".java")],
+            capture_output=True, text=True, check=False,
+        )
+        if made.returncode:
+            raise ServiceError(f"{what} does not compile:\n{made.stderr.strip()}", "a JDK 17 or newer is needed")
+        jar.parent.mkdir(parents=True, exist_ok=True)
+        part = jar.with_suffix(".part")
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
+            for p in sorted(out.rglob("*.class")):
+                z.write(p, p.relative_to(out))
+            for p in files:
+                if p.suffix != ".java":
+                    z.write(p, p.relative_to(sources))
+        part.replace(jar)
+    stamp.write_text(digest.hexdigest())
+    return True
