@@ -1,6 +1,6 @@
 """Compiles the stream's Java (format and incident merging) into one jar: `python -m streaming.build`.
 
-Needs a JDK (javac) and the Flink jars; does nothing when neither the sources nor Flink changed.
+Needs a Java runtime, the Flink jars and the compiler's (`tidewatch install` brings them); does nothing when neither the sources nor Flink changed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from tidewatch import settings as settings_
 from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings
-from tidewatch.stack.javac import compile_jar
+from tidewatch.stack.java_compiler import compile_jar
 
 SOURCES = Path(__file__).parent / "java" / "src"
 
@@ -30,7 +30,7 @@ def wheel(settings: Settings) -> Path:
 
 def build(settings: Settings) -> bool:
     """Make the jar, compiled against the jars of the PyFlink wheel, if it is not current; True if it was made. Raises ServiceError."""
-    return compile_jar("the stream's Java", SOURCES, sorted((wheel(settings) / "lib").glob("*.jar")), jar_path(settings))
+    return compile_jar(settings, "the stream's Java", SOURCES, sorted((wheel(settings) / "lib").glob("*.jar")), jar_path(settings))
 
 
 if __name__ == "__main__":

@@ -39,16 +39,28 @@ class Ticks:
 
 
 @pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidewatch.inputs.send.WAKE_SECONDS", 0.0)
+def awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidewatch.inputs.send.WAKE_ROUNDS", 0)
 
 
 def test_rounds_reach_the_end_and_deliver_what_is_on_its_way() -> None:
     source, got, flushed = Ticks(), [], []
     sent = drive(source, got.append, lambda: flushed.append(1), start_ms=0, end_ms=25_000, step_ms=10_000)
-    assert source.asked == [10_000, 20_000, 25_000, -25_000] and flushed == [1, 1]
+    assert source.asked == [10_000, 20_000, 25_000, -25_000] and flushed == [1]
     assert sent.records == len(got) == 4 and sent.until_ms == 25_000
     assert sent.as_dict()["topics"] == {"flow": {"records": 3}, "reading": {"records": 1}}
+
+
+def test_a_burst_begins_with_small_rounds_that_grow_while_they_are_nearly_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidewatch.inputs.send.WAKE_ROUNDS", 4)
+    monkeypatch.setattr("tidewatch.inputs.send.WAKE_PAUSE", 0.0)
+    monkeypatch.setattr("tidewatch.inputs.send.WAKE_RECORDS", 2)
+    source, flushed = Ticks(), []
+    drive(source, lambda _: None, lambda: flushed.append(1), start_ms=0, end_ms=60_000, step_ms=30_000)
+    assert source.asked == [2000, 6000, 14_000, 30_000, 60_000, -60_000] and len(flushed) == 5
+    paced = Ticks()
+    drive(paced, lambda _: None, lambda: None, start_ms=0, end_ms=60_000, step_ms=30_000, live=True)
+    assert paced.asked == [30_000, 60_000, -60_000]
 
 
 def test_a_stop_ends_after_the_round() -> None:

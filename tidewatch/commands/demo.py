@@ -163,14 +163,19 @@ def _summary(settings: Settings, steps: list[tuple[str, float]], total: float) -
     for name, seconds in [*steps, ("all", total)]:
         times.add_row(name, f"{seconds:.0f}")
     console.print(times)
-    where = Table("what", "address", "login", "password", title="where to look")
-    where.add_row("Superset: alerts, devices, pipeline", f"{settings.superset}/superset/dashboard/overview/", "admin", settings.secret("superset_admin_password"))
-    where.add_row("Airflow: runs, retraining", settings.airflow, "admin", settings.secret("airflow_admin_password"))
-    where.add_row("MLflow: models", settings.mlflow, "", "")
-    where.add_row("Data quality reports", settings.reports, "", "")
-    where.add_row("Flink: the stream", settings.flink_rest, "", "")
-    where.add_row("Pinot: queries", settings.pinot_controller, "", "")
-    console.print(where)
+    console.print("\n[bold]where to look[/]")
+    for what, address, secret in (
+        ("Superset: alerts, devices, pipeline", f"{settings.superset}/superset/dashboard/overview/", "superset_admin_password"),
+        ("Airflow: runs, retraining", settings.airflow, "airflow_admin_password"),
+        ("MLflow: models", settings.mlflow, ""),
+        ("Data quality reports", settings.reports, ""),
+        ("Flink: the stream", settings.flink_rest, ""),
+        ("Pinot: queries", settings.pinot_controller, ""),
+    ):
+        # lines, not a table: an address or a password that is cut is none
+        console.print(f"  {what}\n    {address}", soft_wrap=True)
+        if secret:
+            console.print(f"    login admin, password {settings.secret(secret)}", soft_wrap=True, markup=False)
     console.print("Click first: Superset's overview, then the device of the first alert. `tidewatch down` stops everything.")
 
 

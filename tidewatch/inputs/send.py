@@ -104,8 +104,10 @@ class Sent:
         }
 
 
-WAKE_MS = 10_000
-WAKE_SECONDS = 4.0
+WAKE_ROUNDS, WAKE_PAUSE = 24, 0.25
+"""A burst begins with so many small rounds, so many seconds apart."""
+WAKE_MS, WAKE_RECORDS = 2_000, 50
+"""Event time of the first of them; it doubles while a round has fewer records."""
 
 
 def drive(
@@ -116,12 +118,14 @@ def drive(
 ) -> Sent:
     """Take a source from `start_ms` to `end_ms` (None: until `stop`), in rounds of at most `step_ms` of event time.
 
-    `speed` is event seconds a second (None: as fast as it goes, after a first few seconds of event time and a pause: the
-    stream's idle partitions wake up one after the other, and in a burst the first of them would make the others late). `live` never runs ahead of `clock`: it catches up,
-    then follows. `before(until_ms)` and `after(sent)` run around each round. Returns when the brokers have it all.
+    `speed` is event seconds a second; None: as fast as it goes after a few seconds of small rounds. Flink holds time back
+    for a reader that was idle only once that reader's time has caught up with the others', so a burst into an idle stream
+    would make one reader's events late. `live` never runs ahead of `clock`: it catches up, then follows.
+    `before(until_ms)` and `after(sent)` run around each round. Returns when the brokers have it all.
     """
     stop = stop or threading.Event()
     sent, begun = Sent(start_ms, start_ms), clock()
+    waking, wake_ms = WAKE_ROUNDS if speed is None and not live else 0, WAKE_MS
 
     def deliver(parcels: list[Parcel]) -> None:
         for p in parcels:
@@ -140,16 +144,18 @@ def drive(
         if until - sent.until_ms < min(step_ms, 200) and until != end_ms:
             stop.wait(0.2)
             continue
-        waking = speed is None and not live and sent.until_ms == start_ms
         if waking:
-            until = min(until, start_ms + WAKE_MS)
+            until = min(until, sent.until_ms + wake_ms)
+        known = sent.records
         before(until)
         deliver(source.advance(until))
         sent.until_ms = until
         after(sent)
-        if waking and sent.records:
+        if waking:
+            waking -= 1
+            wake_ms *= 2 if sent.records < known + WAKE_RECORDS else 1
             flush()
-            stop.wait(WAKE_SECONDS)
+            stop.wait(WAKE_PAUSE)
     deliver(source.finish(sent.until_ms))
     flush()
     sent.seconds = clock() - begun

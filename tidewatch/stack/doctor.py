@@ -38,7 +38,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything that the stack needs from the machine."""
-    looks: list[Callable[[Settings], Finding]] = [_python, _java, _javac, _maven, _postgres, _cores, _memory, _disk, _state, _installed]
+    looks: list[Callable[[Settings], Finding]] = [_python, _java, _maven, _postgres, _cores, _memory, _disk, _state, _installed]
     found = []
     for look in looks:
         try:
@@ -55,11 +55,6 @@ def _python(settings: Settings) -> Finding:
 
 def _java(settings: Settings) -> Finding:
     return Finding("java", True, str(jvm.home()))
-
-
-def _javac(settings: Settings) -> Finding:
-    ok = (jvm.home() / "bin" / "javac").exists() or shutil.which("javac") is not None
-    return Finding("javac", ok, "found" if ok else "only a Java runtime, no compiler", "" if ok else jvm.FIX)
 
 
 def _maven(settings: Settings) -> Finding:

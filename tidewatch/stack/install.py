@@ -16,7 +16,7 @@ from tidewatch.settings import ROOT, Settings
 from tidewatch.stack import jvm, pinot_decoder
 
 ENVIRONMENTS = ("tools", "flink", "spark", "airflow", "superset")
-JARS = ("kafka", "pinot", "flink", "spark")
+JARS = ("kafka", "pinot", "flink", "spark", "compiler")
 POMS = ROOT / "tidewatch" / "stack" / "jars"
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.0:copy-dependencies"
 STAMP = ".installed"
@@ -136,7 +136,7 @@ def _stream_jar(settings: Settings) -> bool:
     """`streaming.build` knows by itself whether anything changed."""
     jars = settings.state_dir / "jars" / "stream"
     before = {p: p.stat().st_mtime_ns for p in jars.glob("*.jar")}
-    _run([str(settings.env_python("tools")), "-m", "streaming.build"], "the stream's own jar", "a JDK (javac) is needed, not only a Java runtime",
+    _run([str(settings.env_python("tools")), "-m", "streaming.build"], "the stream's own jar", "see the lines above",
          {"PYTHONPATH": str(ROOT), "TIDEWATCH_STATE_DIR": str(settings.state_dir), "JAVA_HOME": str(jvm.home()),
           "PATH": f"{jvm.home() / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"})
     return before != {p: p.stat().st_mtime_ns for p in jars.glob("*.jar")}

@@ -13,7 +13,7 @@ from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings
 
 OLDEST, NEWEST = 17, 21
-FIX = "install a Java 17 JDK, e.g. `apt-get install openjdk-17-jdk-headless`, or point JAVA_HOME at one"
+FIX = "install Java 17, e.g. `apt-get install openjdk-17-jre-headless`, or point JAVA_HOME at one"
 
 
 def version(text: str) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tidewatch import settings as settings_
 from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings
-from tidewatch.stack.javac import compile_jar
+from tidewatch.stack.java_compiler import compile_jar
 
 SOURCES = Path(__file__).parent / "java"
 CLASS = "tidewatch.pinot.ContractDecoder"
@@ -19,12 +19,12 @@ def jar_path(settings: Settings) -> Path:
 
 
 def build(settings: Settings) -> bool:
-    """Make the jar if it is not current; True if it was made. Raises ServiceError without a JDK or Pinot's jars."""
+    """Make the jar if it is not current; True if it was made. Raises ServiceError without Pinot's jars or the compiler."""
     jar = jar_path(settings)
     against = sorted(p for p in jar.parent.glob("*.jar") if p.name.startswith(("pinot-spi-", "avro-", "jackson-core-")))
     if not against:
         raise ServiceError("Pinot's jars are not there.", "run `tidewatch install`")
-    return compile_jar("Pinot's decoder", SOURCES, against, jar)
+    return compile_jar(settings, "Pinot's decoder", SOURCES, against, jar)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 import tempfile
 import zipfile
@@ -11,12 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tidewatch.errors import ServiceError
+from tidewatch.settings import Settings
+from tidewatch.stack import jvm
+
+OPTIONS = ("-17", "-proc:none", "-nowarn")
 
 
-def compile_jar(what: str, sources: Path, against: Sequence[Path], jar: Path) -> bool:
+def compile_jar(settings: Settings, what: str, sources: Path, against: Sequence[Path], jar: Path) -> bool:
     """Make `jar` of the folder `sources` if it is not current; True if it was made.
 
-    Files that are not Java are packed as they are. Raises ServiceError without a JDK or if javac fails.
+    The compiler is Eclipse's, a jar, so that a Java runtime does. Files that are not Java are packed as they are.
+    Raises ServiceError if the compiler is not installed or refuses the sources.
     """
     files = sorted(p for p in sources.rglob("*") if p.is_file())
     digest = hashlib.sha256("\n".join(p.name for p in against).encode())
@@ -25,18 +29,18 @@ def compile_jar(what: str, sources: Path, against: Sequence[Path], jar: Path) ->
     stamp = jar.with_suffix(".stamp")
     if jar.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
         return False
-    javac = shutil.which("javac")
-    if javac is None:
-        raise ServiceError("there is no Java compiler (javac) on the PATH.", "install a JDK 17, on Debian: apt-get install openjdk-17-jdk-headless")
+    compiler = next((settings.state_dir / "jars" / "compiler").glob("ecj-*.jar"), None)
+    if compiler is None:
+        raise ServiceError("the Java compiler is not installed.", "run `tidewatch install`")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         made = subprocess.run(
-            [javac, "--release", "17", "-proc:none", "-Xlint:all,-classfile,-processing,-options,-path", "-cp", ":".join(map(str, against)),
+            [jvm.java(), "-jar", str(compiler), *OPTIONS, "-cp", ":".join(map(str, against)),
              "-d", folder, *(str(p) for p in files if p.suffix == ".java")],
             capture_output=True, text=True, check=False,
         )
         if made.returncode:
-            raise ServiceError(f"{what} does not compile:\n{made.stderr.strip()}", "a JDK 17 or newer is needed")
+            raise ServiceError(f"{what} does not compile:\n{made.stderr.strip()}", "see the lines above")
         jar.parent.mkdir(parents=True, exist_ok=True)
         part = jar.with_suffix(".part")
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
