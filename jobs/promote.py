@@ -2,7 +2,7 @@
 
 Challengers and champion were measured by `jobs.train` on the same held-out windows. A win sets the alias `champion`,
 tags the version with decision and rule, and tells the stream by the topic `models`. No win is not an error: the
-champion stays, and the summary says why.
+champion stays, and the summary says why; so it is when nothing was trained, for want of events of a use case.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def promote(
     c = registry.client(settings)
     of_window = [v for v in registry.versions(c, use_case) if v.tags.get("window_end") == cli.iso(end) and "training" in v.tags]
     if not of_window:
-        raise InputError(f"{use_case}: nothing was trained on a window that ends at {cli.iso(end)}.", "run jobs.train with the same --end first")
+        reason = f"nothing was trained on a window that ends at {cli.iso(end)}"
+        cli.say(f"{use_case}: {reason}: the champion stays")
+        champion = registry.champion(c, use_case)
+        return {"promoted": "", "champion": str(champion.version) if champion else "", "reason": reason}
     training = of_window[0].tags["training"]
     versions = [v for v in of_window if v.tags["training"] == training]
     run = c.get_run(training)

@@ -47,6 +47,10 @@ EXPLAINED = 0.9
 """Share of the variance that the PCA's components keep, always leaving one direction to the residual."""
 
 
+class NothingToLearn(InputError):
+    """A use case has too few windows to train its models."""
+
+
 # -- reading
 def read_windows(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
     """The detector's windows within [start, end] as pandas: entity, device_id, end_ms, hour, signal_0 …"""
@@ -151,9 +155,6 @@ def fit_detector(spark: SparkSession, detector: Detector, w: backtest.Windows, f
     s = detector.signals
     center, scale = global_baseline(detector, w.observed)
     known = ~np.isnan(w.center).any(axis=1)
-    if known.sum() < LEAST_WINDOWS:
-        raise InputError(f"{detector.name}: only {known.sum()} windows of devices with a baseline, {LEAST_WINDOWS} needed.",
-                         "run jobs.build_features --with-baselines first, over a longer window")
     z = scoring.standardize(w.observed[known], w.center[known], w.scale[known], [x.transform for x in s], [x.direction for x in s],
                             np.array([x.scale_floor for x in s]))
     rng = np.random.default_rng(seed)
@@ -186,7 +187,11 @@ def revision() -> str:
 def train(
     spark: SparkSession, settings: Settings, use_case: str, start: datetime, end: datetime, seed: int, families: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Train, back-test and register the candidates of one use case; the part of the summary that tells of it."""
+    """Train, back-test and register the candidates of one use case; the part of the summary that tells of it.
+
+    A detector with too few windows (its source sends nothing) is left out of the models; raises NothingToLearn if all are, or
+    if the champion knows it.
+    """
     import mlflow
 
     detectors = of_use_case(use_case)
@@ -204,11 +209,19 @@ def train(
         begin = time.monotonic()
         read[d.name] = w = match(d, read_windows(spark, settings, d, start, end), stored[stored["detector"] == d.name])
         cli.say(f"{d.name}: {len(w):,} windows read in {time.monotonic() - begin:.1f} s")
-        if len(w) < LEAST_WINDOWS:
-            raise InputError(f"{d.name}: only {len(w)} windows between {cli.iso(start)} and {cli.iso(end)}, {LEAST_WINDOWS} needed.",
-                             "run jobs.build_features over the window, or train over a longer one")
         counts[f"windows_{d.name}"] = len(w)
-    cut = split(list(read.values()))
+    cut = split([w for w in read.values() if len(w)]) if any(counts.values()) else 0
+    learn = {n: w.at((w.end_ms <= cut) & ~np.isnan(w.center).any(axis=1)) for n, w in read.items()}
+    few = {d.name: f"{d.name}: only {len(learn[d.name])} windows of devices with a baseline" for d in detectors if len(learn[d.name]) < LEAST_WINDOWS}
+    champion = registry.champion(c, use_case)
+    reigning = registry.read(registry.uri(settings, c, champion)) if champion else None
+    detectors = tuple(d for d in detectors if d.name not in few)
+    if not detectors or (reigning and few.keys() & reigning.detectors.keys()):
+        # a champion that knows a detector is not replaced by a model that does not
+        raise NothingToLearn(f"{use_case}: {'; '.join(few.values())} between {cli.iso(start)} and {cli.iso(end)}, {LEAST_WINDOWS} needed.",
+                             "run jobs.build_features --with-baselines over the window, or train over a longer one")
+    for text in few.values():
+        cli.say(f"{text}, {LEAST_WINDOWS} needed: left out of the model")
     for d in detectors:
         w = read[d.name]
         parts[d.name] = fit_detector(spark, d, w.at(w.end_ms <= cut), families, seed)
@@ -219,11 +232,10 @@ def train(
     }
     gap = settings.stream.alert_gap
     made: dict[str, Any] = {}
-    champion = registry.champion(c, use_case)
     with mlflow.start_run(run_name=f"train {use_case}", tags=tags) as parent:
         mlflow.log_params({**counts, "seed": seed, "holdout": HOLDOUT, "labels": len(labels.device)})
-        if champion:
-            figures, _ = backtest.run(registry.read(registry.uri(settings, c, champion)), detectors, held, labels, gap, seed)
+        if champion and reigning:
+            figures, _ = backtest.run(reigning, detectors, held, labels, gap, seed)
             mlflow.log_metrics({f"champion_{k}": v for k, v in figures.metrics().items()})
             mlflow.set_tag("champion_version", champion.version)
             made["champion"] = {"version": champion.version, **figures.metrics()}
@@ -244,10 +256,17 @@ def train(
 def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     registry.client(settings)  # before the long part: is the registry there?
     trained: dict[str, Any] = {}
+    nothing: list[NothingToLearn] = []
     with sp.session(settings, "train") as spark:
         for use_case in cli.use_cases(options):
             families = tuple(dict.fromkeys(f for d in of_use_case(use_case) for f in d.candidates))
-            trained[use_case] = train(spark, settings, use_case, options.start, options.end, options.seed, families)
+            try:
+                trained[use_case] = train(spark, settings, use_case, options.start, options.end, options.seed, families)
+            except NothingToLearn as e:
+                cli.say(e.reason)
+                nothing.append(e)
+    if not trained:
+        raise nothing[0]
     return {"job": "train", "start": cli.iso(options.start), "end": cli.iso(options.end), "models": trained}
 
 
