@@ -61,7 +61,7 @@ def relations(settings: Settings, start: datetime, end: datetime) -> dict[str, s
 
 def checked(settings: Settings) -> list[str]:
     """What is validated: every source that has ever sent something, and the views that read it."""
-    found = [n for n in events.names() if sp.exists(settings, tables.table(n))]
+    found = [n for n in events.names() if lake.count(settings, tables.table(n))]
     for n in features.names():
         if any(s.name in found for s in features.view(n).sources):
             found.append(n)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jobs import backtest, cli
-from tidewatch import detectors
-from tidewatch.settings import ROOT
+from jobs import backtest, cli, lake, validate
+from tidewatch import detectors, tables
+from tidewatch.settings import ROOT, Settings
 
 JOBS = ("build_features", "build_baselines", "validate", "train", "promote", "rollback", "compact")
 
@@ -93,3 +94,13 @@ def test_injected_incidents_go_where_the_signs_point(d: detectors.Detector) -> N
     assert len(injected) == len(kinds) * len(backtest.STRENGTHS) * backtest.INJECTED == len(number)
     moved = injected.observed - 3.0
     assert (np.sign(moved[number == 0]) == np.sign(kinds[0][1])).all()
+
+
+def test_the_gate_asks_nothing_of_a_source_that_never_sent(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    assert validate.checked(settings) == []
+    reading = {c.name: {"timestamp": 0, "string": "a", "long": 1, "int": 1, "double": 1.0, "boolean": False}[c.type] for c in tables.table("reading").columns}
+    lake.replace(settings, tables.table("reading"), [reading], "true")
+    assert validate.checked(settings) == ["reading", *(n for n in validate.features.names() if "reading" in n or "activity" in n)]
+    lake.replace(settings, tables.table("flow"), [], "true")  # made, but empty
+    assert "flow" not in validate.checked(settings)
