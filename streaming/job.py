@@ -214,7 +214,10 @@ def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
     return found
 
 
-def build_statements(settings: Settings) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+Statements = tuple[list[str], list[tuple[str, str]], list[str]]
+
+
+def build_statements(settings: Settings) -> Statements:
     """(tables to create, relations to define, inserts), all as SQL."""
     create = [records_sql(events.contract(n), settings) for n in events.names()]
     create += [fill(n, {"kafka": settings.kafka, "group": GROUP, "idle": _millis(CONTROL_IDLE)}) for n in ("baselines", "models")]
@@ -238,8 +241,8 @@ def register_functions(te: Any, settings: Settings) -> None:
     te.create_temporary_system_function("tidewatch_score", scorer(settings.state_dir / "data" / "models"))
 
 
-def prepare(settings: Settings, config: Mapping[str, str]) -> Any:
-    """The whole job as a statement set, not yet executed."""
+def prepare(settings: Settings, config: Mapping[str, str], statements: Statements | None = None) -> Any:
+    """The job (by default the whole one) as a statement set, not yet executed."""
     from pyflink.table import EnvironmentSettings, TableEnvironment
 
     if config["execution.target"] == "remote":
@@ -249,15 +252,15 @@ def prepare(settings: Settings, config: Mapping[str, str]) -> Any:
     for key, value in config.items():
         te.get_config().set(key, value)
     register_functions(te, settings)
-    create, views, insert = build_statements(settings)
+    create, views, insert = statements or build_statements(settings)
     for sql in create:
         te.execute_sql(sql)
     for name, query in views:
         te.create_temporary_view(name, te.sql_query(query))
-    statements = te.create_statement_set()
+    done = te.create_statement_set()
     for sql in insert:
-        statements.add_insert_sql(sql)
-    return statements
+        done.add_insert_sql(sql)
+    return done
 
 
 def main(arguments: list[str]) -> None:

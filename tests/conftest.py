@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,27 +22,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("stack"):
             item.add_marker(pytest.mark.timeout(3600))
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
-
-
-def free_ports() -> Ports:
-    """Ports none of which is taken, below the range from which the kernel picks."""
-    for base in range(21000, 32000, 100):
-        ports = Ports.from_base(base)
-        held = []
-        try:
-            for port in ports.model_dump().values():
-                s = socket.socket()
-                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                held.append(s)
-                s.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        else:
-            return ports
-        finally:
-            for s in held:
-                s.close()
-    raise RuntimeError("no free range of ports between 21000 and 32000")
 
 
 @dataclass(frozen=True)
@@ -86,7 +64,7 @@ def stack() -> Iterator[Stack]:
     folder = Path(tempfile.mkdtemp(prefix="tidewatch-test-"))
     for shared in ("env", "jars"):
         (folder / shared).symlink_to(main.state_dir / shared)
-    ports = free_ports()
+    ports = Ports.free()
     # other tests set Airflow's variables for themselves
     env = {
         **{k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}, "PYTHONPATH": str(ROOT), "TIDEWATCH_STATE_DIR": str(folder), "TIDEWATCH_PORTS": json.dumps(ports.model_dump()),

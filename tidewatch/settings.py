@@ -10,6 +10,7 @@ import functools
 import ipaddress
 import os
 import secrets as _secrets
+import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -58,6 +59,26 @@ class Ports(_Frozen):
     def from_base(cls, base: int) -> Ports:
         """Every port counted up from `base`: a second stack beside the first (tests)."""
         return cls(**{name: base + i for i, name in enumerate(cls.model_fields)})
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports none of which is taken, below the range from which the kernel picks; raises SettingsError if there are none."""
+        for base in range(21000, 32000, 100):
+            ports, held = cls.from_base(base), []
+            try:
+                for port in ports.model_dump().values():
+                    s = socket.socket()
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    held.append(s)
+                    s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            else:
+                return ports
+            finally:
+                for s in held:
+                    s.close()
+        raise SettingsError("no free range of ports between 21000 and 32000.")
 
 
 class External(_Frozen):

@@ -100,6 +100,8 @@ def configuration(settings: Settings) -> dict[str, object]:
         "rest.port": p.flink_rest,
         "rest.bind-port": p.flink_rest,
         "web.submit.enable": False,
+        # how old the figures of the web page and of `stream status` may be
+        "metrics.fetcher.update-interval": 2000,
         "io.tmp.dirs": str(data / "tmp"),
         "parallelism.default": settings.stream.parallelism,
         "high-availability.type": "zookeeper",
