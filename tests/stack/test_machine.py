@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -156,3 +157,20 @@ def test_every_command_has_help() -> None:
 
     for command in walk(get_command(cli.build())):
         assert getattr(command, "help", ""), command
+
+
+def test_a_service_that_fails_keeps_back_only_what_needs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[str] = []
+
+    def start(_settings: Settings, service: SimpleNamespace, _say: object, _give_up: object) -> None:
+        if service.name == "pinot":
+            raise ServiceError("pinot refuses.")
+        started.append(service.name)
+
+    monkeypatch.setattr(control, "_start_one", start)
+    needs = {"kafka": (), "pinot": ("kafka",), "superset": ("pinot",), "flink_jobmanager": (), "flink_taskmanager": ("flink_jobmanager",)}
+    lines: list[str] = []
+    with pytest.raises(ServiceError, match="pinot refuses"):
+        control._start_all(Settings(state_dir=tmp_path), {n: SimpleNamespace(name=n, needs=x) for n, x in needs.items()}, lines.append)  # type: ignore[misc]
+    assert sorted(started) == ["flink_jobmanager", "flink_taskmanager", "kafka"]
+    assert "  not started, since they need it: superset" in lines

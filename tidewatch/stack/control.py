@@ -139,18 +139,18 @@ def _not_installed(settings: Settings, wanted: Mapping[str, Service]) -> list[st
 
 
 def _start_all(settings: Settings, wanted: Mapping[str, Service], say: Say) -> None:
+    """Start each service once those that it needs serve. One that fails keeps back only what needs it; the first failure is raised at the end."""
     give_up = threading.Event()
     done: set[str] = set()
     running: dict[Future[None], str] = {}
-    failure: BaseException | None = None
+    failed: dict[str, BaseException] = {}
     begin = said = time.monotonic()
     with ThreadPoolExecutor(max_workers=max(4, len(wanted))) as pool:
         try:
-            while len(done) < len(wanted):
-                if failure is None:
-                    for s in wanted.values():
-                        if s.name not in done and s.name not in running.values() and all(n in done for n in s.needs):
-                            running[pool.submit(_start_one, settings, s, say, give_up)] = s.name
+            while True:
+                for s in wanted.values():
+                    if s.name not in done and s.name not in failed and s.name not in running.values() and all(n in done for n in s.needs):
+                        running[pool.submit(_start_one, settings, s, say, give_up)] = s.name
                 if not running:
                     break
                 ended, _ = wait(running, return_when=FIRST_COMPLETED, timeout=1)
@@ -162,13 +162,15 @@ def _start_all(settings: Settings, wanted: Mapping[str, Service], say: Say) -> N
                     error = f.exception()
                     if error is None:
                         done.add(name)
-                    elif failure is None:
-                        failure = error
-                        give_up.set()
+                    else:
+                        failed[name] = error
+                        say(f"  {name}: FAILED")
         finally:
             give_up.set()
-    if failure is not None:
-        raise failure
+    if failed:
+        if waiting := wanted.keys() - done - failed.keys():
+            say(f"  not started, since they need it: {', '.join(sorted(waiting))}")
+        raise next(iter(failed.values()))
 
 
 def _start_one(settings: Settings, service: Service, say: Say, give_up: threading.Event) -> None:
