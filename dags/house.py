@@ -196,6 +196,11 @@ def report_in(line: str | None, reports: str) -> str:
     return found.group().rstrip(".,;)") if found else ""
 
 
+def somebody_wins(summary: Mapping[str, Any]) -> bool:
+    """True if a dry run of `promote` names a winner: is there anything to approve?"""
+    return any(m.get("winner") for m in summary.get("models", {}).values())
+
+
 # -- failure
 def failure_record(context: Mapping[str, Any]) -> dict[str, Any]:
     """What there is to know about a failed task, as plain values."""

@@ -3,6 +3,7 @@
 Challengers and champion were measured by `jobs.train` on the same held-out windows. A win sets the alias `champion`,
 tags the version with decision and rule, and tells the stream by the topic `models`. No win is not an error: the
 champion stays, and the summary says why; so it is when nothing was trained, for want of events of a use case.
+Every challenger is tagged with what became of it (`decision`) and by which limits (`rule`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from jobs import champions, cli, registry
 
 
 def promote(
-    settings: Settings, use_case: str, end: datetime, valid_from: datetime, at: datetime, *, force: bool, publish: bool,
+    settings: Settings, use_case: str, end: datetime, valid_from: datetime, at: datetime, *, force: bool, publish: bool, dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Decide for one use case and carry it out; the part of the summary that tells of it."""
+    """Decide for one use case and carry it out (unless `dry_run`); the part of the summary that tells of it."""
     c = registry.client(settings)
+    if not dry_run:
+        champions.repair(settings, c, use_case, publish=publish)
     of_window = [v for v in registry.versions(c, use_case) if v.tags.get("window_end") == cli.iso(end) and "training" in v.tags]
     if not of_window:
         reason = f"nothing was trained on a window that ends at {cli.iso(end)}"
@@ -42,27 +45,31 @@ def promote(
     if present != measured:
         raise InputError(f"{use_case}: the champion has changed since the training (it was {measured or 'nobody'}, it is {present or 'nobody'}).",
                          "run jobs.train again, so that both are measured on the same windows")
-    prefix = "champion_"
-    figures = {k.removeprefix(prefix): v for k, v in run.data.metrics.items() if k.startswith(prefix)}
+    detectors = of_use_case(use_case)
     challengers = [
-        Candidate(str(v.version), v.tags.get("family", ""), Backtest.of(c.get_run(v.run_id or v.tags["run_id"]).data.metrics)) for v in versions
+        Candidate(str(v.version), v.tags.get("family", ""), Backtest.of(c.get_run(v.run_id or v.tags["run_id"]).data.metrics),
+                  registry.flaw(settings, c, v, detectors))
+        for v in versions
     ]
-    first = of_use_case(use_case)[0].candidates[0]
-    decision = decide(Backtest.of(figures) if champion else None, challengers, settings.promotion, first=first, force=force)
+    decision = decide(Backtest.of_champion(run.data.metrics) if champion else None, challengers, settings.promotion,
+                      first=detectors[0].candidates[0], force=force)
+    for version, why in sorted(decision.refused.items(), key=lambda x: int(x[0])):
+        cli.say(f"{use_case}: version {version} refused: {why}")
+    cli.say(f"{use_case}: {'version ' + decision.winner + ' wins' if decision.winner else 'the champion stays'}: {decision.reason}")
+    if dry_run:
+        return {"promoted": "", "winner": decision.winner, "champion": present, "reason": decision.reason, "refused": dict(decision.refused)}
     for v in versions:
-        c.set_model_version_tag(v.name, v.version, "decision", "promoted" if str(v.version) == decision.winner else "refused: " + decision.refused.get(str(v.version), decision.reason))
-    cli.say(f"{use_case}: {'version ' + decision.winner + ' promoted' if decision.winner else 'the champion stays'}: {decision.reason}")
+        c.set_model_version_tag(v.name, v.version, "rule", decision.as_json())
+        if str(v.version) != decision.winner:
+            c.set_model_version_tag(v.name, v.version, "decision", "refused: " + decision.refused.get(str(v.version), decision.reason))
     if not decision.winner:
         return {"promoted": "", "champion": present, "reason": decision.reason, "refused": dict(decision.refused)}
     winner = next(v for v in versions if str(v.version) == decision.winner)
     newest = champions.history(settings, use_case)[-1:]
     if newest and newest[0]["valid_from"] > cli.millis(valid_from):
         cli.say(f"{use_case}: version {newest[0]['version']} holds from a later event time on; the stream takes the new one only before that")
-    address = registry.uri(settings, c, winner)
-    registry.read(address)  # the stream must be able to
-    champions.record(settings, use_case=use_case, version=decision.winner, valid_from=valid_from, uri=address, promoted_at=at,
-                     reason=decision.reason, publish=publish)
-    registry.crown(c, use_case, decision.winner, {"rule": decision.as_json(), "valid_from": cli.iso(valid_from)})
+    address = champions.install(settings, c, winner, use_case, valid_from=valid_from, at=at, reason=decision.reason, publish=publish,
+                                tags={"decision": "promoted", "valid_from": cli.iso(valid_from)})
     return {"promoted": decision.winner, "champion": decision.winner, "reason": decision.reason, "refused": dict(decision.refused),
             "valid_from": cli.iso(valid_from), "uri": address}
 
@@ -78,7 +85,8 @@ def _again(settings: Settings, use_case: str, version: str, *, publish: bool) ->
 def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     with champions.one_at_a_time(settings):
         done = {
-            u: promote(settings, u, options.end, options.valid_from or options.end, options.at, force=options.force, publish=not options.no_publish)
+            u: promote(settings, u, options.end, options.valid_from or options.end, options.at, force=options.force, publish=not options.no_publish,
+                       dry_run=options.dry_run)
             for u in cli.use_cases(options)
         }
     return {"job": "promote", "end": cli.iso(options.end), "models": done}
@@ -90,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--valid-from", type=cli.moment, help="event time from which the stream uses it (default: --end)")
     p.add_argument("--at", type=cli.moment, default=datetime.now(UTC), help="when the promotion is said to happen (default: now)")
     p.add_argument("--force", action="store_true", help="promote the best fit challenger even if it does not beat the champion")
+    p.add_argument("--dry-run", action="store_true", help="say who would win and why, change nothing")
     cli.publish(p)
     return cli.run(p, work, arguments)
 

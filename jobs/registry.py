@@ -8,13 +8,14 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tidewatch import scoring
 from tidewatch.detectors import Detector
-from tidewatch.errors import InputError, ServiceError
+from tidewatch.errors import ContractError, InputError, ServiceError
 from tidewatch.settings import ROOT, Settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
+REFUSED = "refused"
+"""Tag of a version that was champion and was left by a rollback: when, and for which."""
+PROMOTING = "promoting"
+"""Tag of a version while it is made champion: event time from which it scores. Still there afterwards: that did not end."""
 EXPERIMENT = "tidewatch"
 ARTIFACT = "artifacts/model.json"
 """Where `model.json` lies within a logged model."""
@@ -81,11 +86,15 @@ def uri(settings: Settings, c: MlflowClient, v: ModelVersion) -> str:
 
 
 def read(address: str) -> scoring.Model:
-    """The model at an address; raises ServiceError or ContractError."""
+    """The model at an address; raises InputError if it is not there, ContractError if it is none, ServiceError without an answer."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             return scoring.load(answer.read().decode())
-    except urllib.error.URLError as e:
+    except urllib.error.HTTPError as e:
+        if e.code != 404:
+            raise ServiceError(f"{address} cannot be read: {e}.", "is MLflow up? `tidewatch status`") from e
+        raise InputError(f"there is no file at {address}.", "train again") from e
+    except OSError as e:
         raise ServiceError(f"{address} cannot be read: {e}.", "is MLflow up? `tidewatch status`") from e
 
 
@@ -101,21 +110,57 @@ def example(model: scoring.Model, detectors: tuple[Detector, ...]) -> Any:
     return pd.DataFrame(rows)
 
 
+def signature() -> Any:
+    """What every logged model takes and gives: windows in, scores with their reasons out."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    doubles = Array(DataType.double)
+    return ModelSignature(
+        Schema([ColSpec(DataType.string, "detector"), *(ColSpec(doubles, n) for n in ("signals", "center", "scale"))]),
+        Schema([ColSpec(DataType.double, "score"), ColSpec(DataType.string, "baseline"), *(ColSpec(doubles, n) for n in ("share", "expected"))]),
+    )
+
+
+def flaw(settings: Settings, c: MlflowClient, v: ModelVersion, detectors: Sequence[Detector]) -> str:
+    """Why the stream could not score with a version, or ''; raises ServiceError if MLflow does not answer.
+
+    Looked at are its signature, its `model.json` as the stream would read it, whether it was trained for the signals that the
+    detectors have today, and the scores that it gives to their examples.
+    """
+    from mlflow.models import get_model_info
+
+    try:
+        found = get_model_info(f"models:/{v.name}/{v.version}").signature
+        if found != signature():
+            return f"its signature is not {signature().to_dict()}" if found else "it has no signature"
+        model = read(uri(settings, c, v))
+        if model_name(model.use_case) != v.name:
+            return f"its model.json is a model of {model.use_case!r}"
+        for d in detectors:
+            if d.name not in model.detectors:
+                continue
+            signals = tuple(s.name for s in d.signals)
+            if model.detectors[d.name].signals != signals:
+                return f"{d.name}: it was trained for the signals {', '.join(model.detectors[d.name].signals)}, the stream has {', '.join(signals)}"
+            rows = np.array([[float(e.observed[s]) for s in signals] for e in d.examples]).reshape(-1, len(signals))
+            m = model.detectors[d.name]
+            score = scoring.score(model, d.name, rows, np.tile(m.center, (len(rows), 1)), np.tile(m.scale, (len(rows), 1))).score
+            if not (np.isfinite(score) & (score >= 0) & (score <= 1)).all():
+                return f"{d.name}: its scores of the detector's examples are not between 0 and 1"
+    except (ContractError, InputError) as e:
+        return e.reason
+    return ""
+
+
 def log_version(
     c: MlflowClient, model: scoring.Model, detectors: tuple[Detector, ...], *, name: str, parent: str,
     params: Mapping[str, Any], metrics: Mapping[str, float], tags: Mapping[str, str],
 ) -> str:
     """Log one candidate as a run and register it; its version's number."""
     import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
 
-    doubles = Array(DataType.double)
-    signature = ModelSignature(
-        Schema([ColSpec(DataType.string, "detector"), *(ColSpec(doubles, n) for n in ("signals", "center", "scale"))]),
-        Schema([ColSpec(DataType.double, "score"), ColSpec(DataType.string, "baseline"), *(ColSpec(doubles, n) for n in ("share", "expected"))]),
-    )
     with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_name=name, nested=True, parent_run_id=parent or None, tags=dict(tags)) as run:
         path = Path(folder) / "model.json"
         path.write_text(scoring.dump(model))
@@ -123,7 +168,7 @@ def log_version(
         mlflow.log_metrics(dict(metrics))
         info = mlflow.pyfunc.log_model(
             name="model", python_model=str(ROOT / "jobs" / "pyfunc_model.py"), artifacts={"model": str(path)},
-            code_paths=[str(_code(Path(folder)))], signature=signature, input_example=example(model, detectors),
+            code_paths=[str(_code(Path(folder)))], signature=signature(), input_example=example(model, detectors),
             pip_requirements=["numpy>=2,<3", "pandas>=2.2,<3"],
         )
         made = mlflow.register_model(info.model_uri, model_name(model.use_case), tags={**tags, "run_id": run.info.run_id})
@@ -140,10 +185,13 @@ def _code(folder: Path) -> Path:
 
 
 def crown(c: MlflowClient, use_case: str, version: str, tags: Mapping[str, str]) -> None:
-    """Tag a version with the decision and give it the alias."""
+    """Tag a version with the decision and give it the alias; it is not `promoting` any more."""
+    name = model_name(use_case)
     for key, value in tags.items():
-        c.set_model_version_tag(model_name(use_case), version, key, value)
-    c.set_registered_model_alias(model_name(use_case), CHAMPION, version)
+        c.set_model_version_tag(name, version, key, value)
+    c.set_registered_model_alias(name, CHAMPION, version)
+    if PROMOTING in c.get_model_version(name, version).tags:
+        c.delete_model_version_tag(name, version, PROMOTING)
 
 
 def version(c: MlflowClient, use_case: str, number: str) -> ModelVersion:

@@ -1,4 +1,7 @@
-"""Rollback: an earlier version becomes champion again, by default the one before the present champion."""
+"""Rollback: an earlier version becomes champion again, by default the one before the present champion.
+
+The version left is marked (tag `refused`, with when and for which): no later rollback goes back to it unless it is named.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +19,28 @@ from jobs import champions, cli, registry
 def rollback(settings: Settings, use_case: str, number: str, valid_from: datetime, at: datetime, *, publish: bool) -> dict[str, Any]:
     """Make a version champion again; raises InputError if there is none to go back to."""
     c = registry.client(settings)
+    champions.repair(settings, c, use_case, publish=publish)
     present = registry.champion(c, use_case)
     past = champions.history(settings, use_case)
     if not number:
-        earlier = [r["version"] for r in past if not present or r["version"] != str(present.version)]
+        left = {str(v.version) for v in registry.versions(c, use_case) if registry.REFUSED in v.tags}
+        earlier = [r["version"] for r in past if r["version"] not in left and (not present or r["version"] != str(present.version))]
         if not earlier:
-            raise InputError(f"{use_case}: there is no champion before the present one.", "name one with --version, or promote one first")
+            raise InputError(f"{use_case}: there is no champion before the present one{' that was not refused' if left else ''}.",
+                             "name one with --version, or promote one first")
         number = earlier[-1]
     v = registry.version(c, use_case, number)
     if present and str(present.version) == str(v.version):
         return {"champion": number, "from": number, "reason": "it is the champion already"}
     newest = max((r["valid_from"] for r in past), default=0)
     moment = max(valid_from, datetime.fromtimestamp(newest / 1000, UTC) + timedelta(milliseconds=1))
-    address = registry.uri(settings, c, v)
-    registry.read(address)
     reason = f"rolled back from version {present.version if present else 'none'}"
-    champions.record(settings, use_case=use_case, version=str(v.version), valid_from=moment, uri=address, promoted_at=at, reason=reason, publish=publish)
-    registry.crown(c, use_case, str(v.version), {"rolled_back": reason})
+    address = champions.install(settings, c, v, use_case, valid_from=moment, at=at, reason=reason, publish=publish,
+                                tags={"rolled_back": reason, "valid_from": cli.iso(moment)})
+    if present:
+        c.set_model_version_tag(v.name, present.version, registry.REFUSED, f"rolled back to version {v.version} at {cli.iso(at)}")
+    if registry.REFUSED in v.tags:
+        c.delete_model_version_tag(v.name, v.version, registry.REFUSED)
     cli.say(f"{use_case}: version {v.version} scores from {cli.iso(moment)} on, {reason}")
     return {"champion": str(v.version), "from": str(present.version) if present else "", "reason": reason, "valid_from": cli.iso(moment), "uri": address}
 

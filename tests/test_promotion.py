@@ -38,6 +38,8 @@ def test_without_the_first_family_the_best_fit_one_goes_first() -> None:
     ({"recall_injected": math.nan}, "not a number"), ({"false_alerts": math.nan}, "not a number"),
     ({"recall_labelled": math.nan}, "not a number"), ({"spread": 0.0}, "the same score"),
     ({"recall_injected": 0.0}, "finds nothing"), ({"false_alerts": 0.51}, "false alerts"),
+    ({"recall_injected": 0.04}, "almost nothing"), ({"windows_per_second": 4999.0}, "windows a second"), ({"windows_per_second": math.nan}, "not a number"),
+    ({"anomalous_share": 0.06}, "of the clean windows"), ({"recall_injected": 0.05, "anomalous_share": 0.04}, "no more than chance"),
 ])
 @pytest.mark.parametrize("force", [True, False])
 def test_an_unfit_challenger_never_wins(figures: dict[str, float], why: str, force: bool) -> None:
@@ -46,8 +48,33 @@ def test_an_unfit_challenger_never_wins(figures: dict[str, float], why: str, for
         assert d.winner == "" and why in d.refused["2"]
 
 
-def test_a_figure_that_was_not_logged_is_not_a_number() -> None:
-    assert decide(None, [Candidate("1", "pca", Backtest.of({"recall_injected": 1.0}))], RULE).winner == ""
+LOGGED = {"recall_injected": 0.8, "false_alerts": 0.1, "spread": 0.9, "anomalous_share_x": 0.001, "anomalous_share_y": 0.002, "windows_per_second": 1e6}
+
+
+@pytest.mark.parametrize("left_out", ["recall_injected", "false_alerts", "spread", "anomalous_share", "windows_per_second"])
+def test_a_figure_that_was_not_logged_is_not_a_number(left_out: str) -> None:
+    assert decide(None, [Candidate("1", "pca", Backtest.of(LOGGED))], RULE).winner == "1"
+    figures = {k: v for k, v in LOGGED.items() if not k.startswith(left_out)}
+    d = decide(None, [Candidate("1", "pca", Backtest.of(figures))], RULE)
+    assert d.winner == "" and "not a number" in d.refused["1"]
+
+
+def test_a_champion_is_not_asked_how_fast_it_is() -> None:
+    b = Backtest.of_champion({f"champion_{k}": v for k, v in LOGGED.items()} | {"windows_per_second": 1.0})
+    assert b.windows_per_second is None and b.recall_injected == 0.8
+
+
+def test_a_flaw_refuses_whatever_the_figures() -> None:
+    flawed = Candidate("2", "gmm", backtest(recall_injected=1.0, false_alerts=0.0), "its signature is wrong")
+    for force in (True, False):
+        d = decide(backtest(), [flawed], RULE, force=force)
+        assert d.winner == "" and d.refused == {"2": "its signature is wrong"}
+
+
+def test_alarms_without_end_are_one_alert_and_still_refused() -> None:
+    """Everything anomalous: every incident is found, and the windows of days merge into one false alert a device."""
+    d = decide(None, [candidate("1", recall_injected=1.0, false_alerts=0.1, anomalous_share=0.99)], RULE)
+    assert d.winner == "" and "clean windows" in d.refused["1"]
 
 
 @pytest.mark.parametrize(("figures", "wins"), [
@@ -78,4 +105,4 @@ def test_nothing_to_choose_from() -> None:
 
 def test_the_decision_is_stored_as_json() -> None:
     d = json.loads(decide(None, [candidate("1")], RULE).as_json())
-    assert d["rule"] == {"margin": 0.01, "max_false_alerts": 0.5} and d["winner"] == "1"
+    assert d["winner"] == "1" and d["rule"].items() >= {"margin": 0.01, "max_false_alerts": 0.5, "min_windows_per_second": 5000}.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tidewatch.settings import Promotion
 
@@ -25,6 +25,10 @@ class Backtest:
     """Greatest minus least score: 0 for a model that says the same of everything."""
     recall_labelled: float | None = None
     """Share of labelled incidents with at least one anomalous window; None: there were none."""
+    anomalous_share: float | None = None
+    """Share of clean windows called anomalous, of the detector with the most; one long alert hides many. None: not measured."""
+    windows_per_second: float | None = None
+    """Scoring speed on one core; None: not asked of it (a champion scores the stream already)."""
 
     @property
     def detection(self) -> float:
@@ -35,14 +39,25 @@ class Backtest:
 
     @classmethod
     def of(cls, metrics: Mapping[str, float]) -> Backtest:
-        """From a run's logged metrics; one that was not logged is NaN, and NaN never wins."""
+        """A challenger's, from its run's logged metrics; a figure that was not logged is NaN, and NaN never wins."""
         nan = float("nan")
+        shares = [v for k, v in metrics.items() if k.startswith("anomalous_share_")]
         return cls(metrics.get("recall_injected", nan), metrics.get("false_alerts", nan), metrics.get("spread", nan),
-                   metrics.get("recall_labelled"))
+                   metrics.get("recall_labelled"), _most(shares) if shares else nan, metrics.get("windows_per_second", nan))
+
+    @classmethod
+    def of_champion(cls, metrics: Mapping[str, float]) -> Backtest:
+        """The champion's, from the metrics `champion_…` of a training's run: what it does, not how fast."""
+        own = {k.removeprefix("champion_"): v for k, v in metrics.items() if k.startswith("champion_")}
+        return replace(cls.of(own), anomalous_share=own.get("anomalous_share"), windows_per_second=None)
 
     def metrics(self) -> dict[str, float]:
         """What is logged."""
         return {k: v for k, v in {**asdict(self), "detection": self.detection}.items() if v is not None}
+
+
+def _most(values: Sequence[float]) -> float:
+    return float("nan") if any(math.isnan(x) for x in values) else max(values)
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,8 @@ class Candidate:
     version: str
     family: str
     backtest: Backtest
+    flaw: str = ""
+    """Why the stream could not use it whatever its figures: wrong signature, numbers that are none, a file that is not there."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,7 @@ class Decision:
     refused: Mapping[str, str]
     """Why each challenger that lost did so, by version."""
     rule: Mapping[str, float]
+    """The limits that were applied, by setting."""
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -71,15 +89,23 @@ class Decision:
 
 def unfit(b: Backtest, rule: Promotion) -> str:
     """Why a version may not score at all, or ''."""
-    figures = [b.recall_injected, b.false_alerts, b.spread, *([] if b.recall_labelled is None else [b.recall_labelled])]
-    if not all(math.isfinite(x) for x in figures):
-        return "a figure is not a number"
+    broken = [k for k, v in asdict(b).items() if v is not None and not math.isfinite(v)]
+    if broken:
+        return f"a figure is not a number: {', '.join(broken)}"
     if b.spread <= 0:
         return "it gives every window the same score"
     if b.detection <= 0:
         return "it finds nothing"
+    if b.detection < rule.min_detection:
+        return f"it finds almost nothing: {b.detection:.3g} of the incidents, at least {rule.min_detection:g} asked for"
+    if b.anomalous_share is not None and b.anomalous_share > rule.max_anomalous_share:
+        return f"it calls {b.anomalous_share:.3g} of the clean windows anomalous, at most {rule.max_anomalous_share:g} allowed"
+    if b.anomalous_share is not None and b.recall_injected <= 2 * b.anomalous_share:
+        return f"it finds no more than chance: {b.recall_injected:.3g} of the incidents, {b.anomalous_share:.3g} of the clean windows"
     if b.false_alerts > rule.max_false_alerts:
         return f"{b.false_alerts:.3g} false alerts a device and day, at most {rule.max_false_alerts:g} allowed"
+    if b.windows_per_second is not None and b.windows_per_second < rule.min_windows_per_second:
+        return f"it scores {b.windows_per_second:.0f} windows a second, the stream needs {rule.min_windows_per_second:g}"
     return ""
 
 
@@ -107,8 +133,8 @@ def decide(
     Without a champion the family `first` goes first if it is fit and no other finds `FIRST_MARGIN` more. A champion that is itself
     unfit loses to any fit challenger. `force` drops the comparison with the champion, never the fitness.
     """
-    figures = {"margin": rule.margin, "max_false_alerts": rule.max_false_alerts}
-    refused = {c.version: why for c in challengers if (why := unfit(c.backtest, rule))}
+    figures = {k: float(v) for k, v in rule.model_dump().items() if k != "approval"}
+    refused = {c.version: why for c in challengers if (why := c.flaw or unfit(c.backtest, rule))}
     fit = sorted((c for c in challengers if c.version not in refused),
                  key=lambda c: (-c.backtest.detection, c.backtest.false_alerts, -int(c.version) if c.version.isdigit() else 0))
     if not fit:

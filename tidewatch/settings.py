@@ -152,6 +152,10 @@ class Promotion(_Frozen):
 
     margin: float = Field(0.01, ge=0, description="how much better its back-test figure must be")
     max_false_alerts: float = Field(0.5, ge=0, description="alerts per device and day on clean windows, at most")
+    max_anomalous_share: float = Field(0.05, gt=0, le=1, description="share of a detector's clean windows that are called anomalous, at most")
+    min_detection: float = Field(0.05, ge=0, le=1, description="share of incidents to find in the back-test, at least")
+    min_windows_per_second: float = Field(5000, ge=0, description="scoring speed on one core, at least; 10,000 devices close about 1,000 windows a second")
+    approval: bool = Field(False, description="a person approves in Airflow before a challenger is promoted")
 
 
 class Pinot(_Frozen):

@@ -76,6 +76,34 @@ def test_retrain_follows_the_features_and_dashboards_follow_the_models(bag: Any)
     assert train.downstream_task_ids == {"promote_silent", "promote_leak", "promote_lie"}
 
 
+def test_a_person_approves_if_the_setting_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    from tidewatch import settings
+
+    monkeypatch.setenv("TIDEWATCH_PROMOTION__APPROVAL", "true")
+    settings.current.cache_clear()
+    try:
+        found = DagBag(str(DAGS / "retrain.py"))
+        assert found.import_errors == {}
+        dag = found.dags["retrain"]
+    finally:
+        settings.current.cache_clear()
+    assert dag.get_task("train").downstream_task_ids == {"judge"}
+    assert "--dry-run" in dag.get_task("judge").bash_command
+    assert dag.get_task("somebody_wins").downstream_task_ids == {"approve"}
+    approve = dag.get_task("approve")
+    assert approve.downstream_task_ids == {"promote_silent", "promote_leak", "promote_lie"}
+    assert approve.defaults == ["Reject"], "silence is no consent"
+    # nobody wins: `approve` is skipped, and the refusals are still written down
+    assert all(dag.get_task(t).trigger_rule == "none_failed" for t in approve.downstream_task_ids)
+
+
+def test_there_is_something_to_approve_if_somebody_wins(house: Any) -> None:
+    assert house.somebody_wins({"models": {"lie": {"winner": ""}, "leak": {"winner": "3"}}})
+    assert not house.somebody_wins({"models": {"lie": {"winner": ""}, "leak": {"reason": "nothing was trained"}}}) and not house.somebody_wins({})
+
+
 # -- windows
 @pytest.fixture
 def house() -> Any:

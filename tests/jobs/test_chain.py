@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.jobs import synthetic
+from tests.jobs import conftest, synthetic
+from tests.jobs.conftest import run
 from tidewatch import detectors, scoring, settings, tables
 
 pytestmark = [
@@ -30,63 +26,17 @@ WINDOW = ["--start", "2026-03-02T00:00:00Z", "--end", "2026-03-02T03:00:00Z"]
 DEVICES = 24
 
 
-def _port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[settings.Settings]:
     """A state folder with a filled bronze, and an MLflow server on a free port."""
-    home = tmp_path_factory.mktemp("state")
-    (home / "jars").symlink_to(settings.load().state_dir / "jars")
-    before = dict(os.environ)
-    os.environ |= {"TIDEWATCH_STATE_DIR": str(home), "TIDEWATCH_PORTS__MLFLOW": str(_port()), "MLFLOW_DISABLE_TELEMETRY": "true",
-                   # the back-test here has a sixth of a device-day: one alert is six a day
-                   "TIDEWATCH_PROMOTION__MAX_FALSE_ALERTS": "20"}
-    settings.current.cache_clear()
-    s = settings.current()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination",
-         str(home / "mlflow"), "--host", "127.0.0.1", "--port", str(s.ports.mlflow), "--workers", "1"],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )
-    try:
-        synthetic.fill(s, devices=DEVICES, hours=3)
-        _until(lambda: urllib.request.urlopen(f"{s.mlflow}/health", timeout=5).status == 200, 300)
-        yield s
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(60)
-        os.environ.clear()
-        os.environ.update(before)
-        settings.current.cache_clear()
-
-
-def _until(ready: Callable[[], bool], seconds: float) -> None:
-    stop = time.monotonic() + seconds
-    while True:
+    # the back-test here has a sixth of a device-day: one alert is six a day
+    with conftest.state(tmp_path_factory.mktemp("state"), TIDEWATCH_PROMOTION__MAX_FALSE_ALERTS="20") as s:
+        server = conftest.start_mlflow(s)
         try:
-            if ready():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < stop, "the server does not come up"
-        time.sleep(1)
-
-
-def run(capsys: pytest.CaptureFixture[str], job: str, *arguments: str, code: int = 0) -> dict[str, Any]:
-    """Run a job in this process; its summary. The error line of a failing one is under `stderr`."""
-    import importlib
-
-    capsys.readouterr()
-    got = importlib.import_module(f"jobs.{job}").main(list(arguments))
-    out, err = capsys.readouterr()
-    assert got == code, err[-3000:]
-    lines = out.strip().splitlines()
-    found: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return {**found, "stderr": err}
+            synthetic.fill(s, devices=DEVICES, hours=3)
+            yield s
+        finally:
+            conftest.stop(server)
 
 
 def content(s: settings.Settings, name: str) -> list[tuple[Any, ...]]:
