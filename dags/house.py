@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -15,6 +16,8 @@ from typing import Any
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Asset, BaseOperatorLink, CronTriggerTimetable, Param
 from airflow.sdk.exceptions import AirflowFailException
+from tidewatch import orchestrator
+from tidewatch.errors import TidewatchError
 from tidewatch.settings import ROOT, Settings, current
 
 log = logging.getLogger(__name__)
@@ -114,8 +117,17 @@ def macros(settings: Settings) -> dict[str, Callable[..., object]]:
             dag_run.run_after, params, event_extras(events), batch.cycle, batch.training_window),
         "baseline": lambda dag_run, params: baseline_window(dag_run.run_after, params, batch.cycle, batch.training_window),
         "cases": lambda params: [c for c in USE_CASES if params["use_case"] in ("all", c)],
+        "letters": letters,
         "iso": iso,
     }
+
+
+def letters(params: Mapping[str, Any]) -> str:
+    """The arguments of `replay_dead_letters`, each a word of a known form. Raises ValueError for another."""
+    reason = params.get("reason") or ""
+    if not re.fullmatch(r"[a-z0-9_]*", reason) or not re.fullmatch(r"[a-z0-9_]+", params["source"]):
+        raise ValueError(f"{reason!r} is no reason; correct the run's parameters")
+    return f"--source {params['source']}" + (f" --reason {reason}" if reason else "") + (" --dry-run" if params.get("dry_run", True) else "")
 
 
 WINDOW_PARAMS = {
@@ -156,6 +168,7 @@ class Job(BashOperator):
         self.publishes = publishes or {}
         self.gate = gate
         self.report = ""
+        self.refused: dict[str, Any] | None = None
 
     def get_env(self, context: Any) -> dict[str, str]:
         """The server's own environment without Airflow's settings: a job does not know that Airflow runs it."""
@@ -168,11 +181,13 @@ class Job(BashOperator):
         if self.report:
             self.log.info("Report: %s", self.report)
         if self.gate and done.exit_code == 1 and "output" not in summary_of(done.output):
+            self.refused = summary_of(done.output)
             raise AirflowFailException(f"The gate refused: {done.output}")
         return done
 
     def execute(self, context: Any) -> dict[str, Any]:
         summary = summary_of(super().execute(context))
+        note(current(), context, told(self.task_id, summary))
         for asset in self.outlets:
             context["outlet_events"][asset].extra = {**self.publishes, "summary": summary}
         return summary
@@ -199,6 +214,49 @@ def report_in(line: str | None, reports: str) -> str:
 def somebody_wins(summary: Mapping[str, Any]) -> bool:
     """True if a dry run of `promote` names a winner: is there anything to approve?"""
     return any(m.get("winner") for m in summary.get("models", {}).values())
+
+
+# -- notes: what a run built, promoted or refused, on the run itself
+def told(task: str, summary: Mapping[str, Any]) -> str:
+    """One line on what a job did, from its summary; '' if there is nothing to say.
+
+    >>> told("validate", {"job": "validate", "expectations": 95, "failed": 0})
+    'validate: 95 expectations, 0 failed'
+    """
+    match summary.get("job"):
+        case "promote" | "rollback":
+            def what(m: Mapping[str, Any]) -> str:
+                if m.get("winner"):
+                    return f"version {m['winner']} would win"
+                return f"version {m['promoted']} promoted" if m.get("promoted") else f"champion is version {m.get('champion') or 'none'}"
+
+            return "; ".join(f"{u}: {what(m)}, {m.get('reason', '')}" for u, m in dict(summary.get("models") or {}).items())
+        case "validate":
+            return f"{task}: {summary.get('expectations')} expectations, {summary.get('failed')} failed"
+        case "train":
+            return f"{task}: " + "; ".join(f"{u}: {len(m) - ('champion' in m)} candidates" for u, m in dict(summary.get("models") or {}).items())
+        case "replay_dead_letters":
+            return f"{task}: {summary.get('sent')} of {summary.get('letters')} letters sent"
+        case _ if "start" in summary and "end" in summary:
+            return f"{task}: {summary['start']} to {summary['end']}"
+    return ""
+
+
+def note(settings: Settings, context: Mapping[str, Any], line: str) -> None:
+    """Add a line to the run's note; a note that cannot be written is no reason to fail."""
+    if not line:
+        return
+    run = context["dag_run"]
+    folder = settings.state_dir / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(folder / "notes.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tasks of one run end side by side
+            client = orchestrator.Client(settings)
+            before = orchestrator.run(client, run.dag_id, run.run_id).get("note") or ""
+            orchestrator.annotate(client, run.dag_id, run.run_id, f"{before}\n\n{line}".strip()[-900:])
+    except (TidewatchError, OSError) as e:
+        log.warning("no note on the run: %s", e)
 
 
 # -- failure
@@ -232,6 +290,8 @@ def on_failure(context: Mapping[str, Any]) -> None:
     record = failure_record(context)
     for tell in NOTIFIERS:
         tell(record)
+    refused = getattr(context.get("task"), "refused", None)
+    note(current(), context, told(record["task"], refused) if refused else f"{record['task']} failed: {record['error'][:200]}")
 
 
 def defaults(settings: Settings) -> dict[str, Any]:
@@ -240,6 +300,7 @@ def defaults(settings: Settings) -> dict[str, Any]:
         "catchup": False,
         "max_active_runs": 1,
         "user_defined_macros": macros(settings),
+        "owner_links": {"tidewatch": f"{settings.reports}/"},
         "default_args": {
             "owner": "tidewatch",
             "retries": 1,

@@ -19,7 +19,7 @@ with DAG(
         "use_case": Param(house.USE_CASES[0], enum=list(house.USE_CASES), title="Use case", description="Whose champion goes back."),
         "version": Param(None, type=["null", "integer"], minimum=1, title="Version", description="The version to go back to. Empty: the champion before this one."),
     },
-    tags=["tidewatch", "models"],
+    tags=["tidewatch", "models", "by hand"],
     doc_md=__doc__,
     **house.defaults(settings),
 ):

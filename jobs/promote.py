@@ -9,16 +9,19 @@ Every challenger is tagged with what became of it (`decision`) and by which limi
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from tidewatch import tables
 from tidewatch.detectors import of_use_case
 from tidewatch.errors import InputError
-from tidewatch.promotion import Backtest, Candidate, decide
+from tidewatch.promotion import Backtest, Candidate, Decision, decide
 from tidewatch.settings import Settings
 
-from jobs import champions, cli, registry
+from jobs import champions, cli, lake, registry
+from jobs.topics import publish as send
 
 
 def promote(
@@ -63,6 +66,7 @@ def promote(
         if str(v.version) != decision.winner:
             c.set_model_version_tag(v.name, v.version, "decision", "refused: " + decision.refused.get(str(v.version), decision.reason))
     if not decision.winner:
+        _keep(settings, use_case, training, end, at, present, challengers, decision, publish=publish)
         return {"promoted": "", "champion": present, "reason": decision.reason, "refused": dict(decision.refused)}
     winner = next(v for v in versions if str(v.version) == decision.winner)
     newest = champions.history(settings, use_case)[-1:]
@@ -70,8 +74,26 @@ def promote(
         cli.say(f"{use_case}: version {newest[0]['version']} holds from a later event time on; the stream takes the new one only before that")
     address = champions.install(settings, c, winner, use_case, valid_from=valid_from, at=at, reason=decision.reason, publish=publish,
                                 tags={"decision": "promoted", "valid_from": cli.iso(valid_from)})
+    _keep(settings, use_case, training, end, at, present, challengers, decision, publish=publish)
     return {"promoted": decision.winner, "champion": decision.winner, "reason": decision.reason, "refused": dict(decision.refused),
             "valid_from": cli.iso(valid_from), "uri": address}
+
+
+def _keep(
+    settings: Settings, use_case: str, training: str, end: datetime, at: datetime, champion: str, challengers: list[Candidate], decision: Decision, *, publish: bool,
+) -> None:
+    """One row of `decisions` for each challenger; the same training decided again replaces them."""
+    rows = [{
+        "use_case": use_case, "version": c.version, "family": c.family, "training": training, "window_end": cli.millis(end), "decided_at": cli.millis(at),
+        "champion": champion, "promoted": c.version == decision.winner,
+        "reason": decision.reason if c.version == decision.winner else decision.refused.get(c.version, decision.reason),
+        **{k: v if v is not None and math.isfinite(v) else None for k, v in (
+            ("detection", c.backtest.detection), ("recall_injected", c.backtest.recall_injected),
+            ("recall_labelled", c.backtest.recall_labelled), ("false_alerts", c.backtest.false_alerts))},
+    } for c in challengers]
+    lake.replace(settings, tables.DECISIONS, rows, f"use_case = '{use_case}' AND training = '{training}'")
+    if publish:
+        send(settings, tables.DECISIONS, rows, "use_case", "decided_at")
 
 
 def _again(settings: Settings, use_case: str, version: str, *, publish: bool) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
-from tidewatch import dashboards
+from tidewatch import dashboards, tables
 from tidewatch.errors import ServiceError, TidewatchError
 from tidewatch.settings import Settings, current
+
+from jobs.topics import publish
 
 
 def _listed(session: Any, base: str, kind: str) -> list[dict[str, Any]]:
@@ -57,6 +60,12 @@ def refresh(settings: Settings) -> dict[str, Any]:
     return {"datasets": refreshed, "charts": warmed, "errors": errors}
 
 
+def note(settings: Settings, at: datetime) -> None:
+    """Let every dashboard say when it was refreshed: a row of the table `pipeline`."""
+    row = {"at": round(at.timestamp() * 1000), "metric": "dashboards_refreshed", "subject": "", "value": at.timestamp(), "unit": "s", "detail": ""}
+    publish(settings, tables.PIPELINE, [row], "metric", "at")
+
+
 def main() -> int:
     """Refresh; 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -67,6 +76,8 @@ def main() -> int:
         settings = current()
         imported = dashboards.apply(settings, only_if_changed=True)
         summary = {"end": given.end, "imported": imported, **refresh(settings)}
+        if not summary["errors"]:
+            note(settings, datetime.now(UTC))
     except TidewatchError as e:
         print(f"{e.reason} Fix: {e.fix}" if e.fix else e.reason, file=sys.stderr)
         return 1

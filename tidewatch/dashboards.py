@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import ipaddress
 import json
 import re
 import uuid
@@ -55,17 +56,128 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 # -- datasets
-# a device's name in the overview opens that device's dashboard, with its filter set (Superset's own `native_filters`)
+# a device's name opens that device's dashboard, with its filter set (Superset's own `native_filters`)
 DEVICE_FILTER = "NATIVE_FILTER-device"
-LINKS = {
-    "alerts": (
-        "device", "the device, as a link to its dashboard",
-        "concat(concat(concat('<a href=\"/superset/dashboard/device/?native_filters=(" + DEVICE_FILTER
-        + ":(extraFormData:(filters:!((col:device_id,op:IN,val:!(%27', encodeUrl(device_id), ''), "
-        + "concat('%27)))),filterState:(value:!(%27', encodeUrl(device_id), ''), ''), "
-        + "concat('%27)),id:" + DEVICE_FILTER + ",ownState:()))\">', concat(device_id, '</a>', ''), ''), '')",
-    ),
+LABELS = {"device_id": "device", "start": "since (UTC)", "end": "last seen (UTC)", "subject": "of", "column_name": "column", "table_name": "table"}
+"""Headings that are not the column's own name with blanks."""
+
+
+@dataclass(frozen=True)
+class Calculated:
+    """A column that only Superset has: a Pinot expression; `${…}` is filled in when the bundle is applied."""
+
+    name: str
+    label: str
+    doc: str
+    expression: str
+    type: str = "string"
+    filterable: bool = False
+
+
+def _concat(*parts: str) -> str:
+    """Pinot's `concat` takes two texts and what stands between them."""
+    made = parts[0]
+    for part in parts[1:]:
+        made = f"concat({made}, {part}, '')"
+    return made
+
+
+def _rounded(column: str) -> str:
+    return (f"CASE WHEN abs({column}) >= 1000 THEN CAST(CAST({column} AS LONG) AS STRING) "
+            f"ELSE CAST(roundDecimal({column}, 2) AS STRING) END")
+
+
+def _of_inventory(column: str, doc: str) -> Calculated:
+    """What the inventory says of a device, as a filter: Pinot cannot join, so the chosen value becomes a set of devices."""
+    quoted = "{{ \"''\" }}{{ filter_values('" + column + "')|map('replace', \"'\", '')|join(\"'',''\") }}{{ \"''\" }}"
+    first = "{{ (filter_values('" + column + "')|first)|replace(\"'\", '') }}"
+    subquery = f"SELECT IDSET(device_id) FROM devices WHERE {column} IN ({quoted})"
+    return Calculated(column, column, doc, (
+        "{% if filter_values('" + column + "') %}CASE WHEN IN_SUBQUERY(device_id, '" + subquery + "') = 1 THEN '" + first
+        + "' ELSE '' END{% else %}''{% endif %}"
+    ), filterable=True)
+
+
+LINK = Calculated(
+    "device", "device", "the device, as a link to its dashboard",
+    _concat(f"'<a href=\"/superset/dashboard/device/?native_filters=({DEVICE_FILTER}:(extraFormData:(filters:!((col:device_id,op:IN,val:!(%27'",
+            "encodeUrl(device_id)", "'%27)))),filterState:(value:!(%27'", "encodeUrl(device_id)", f"'%27)),id:{DEVICE_FILTER},ownState:()))\">'", "device_id", "'</a>'"),
+)
+INVENTORY = (_of_inventory("kind", "what the device is, from the inventory"), _of_inventory("site", "where the device stands, from the inventory"))
+_DOTS = {"critical": ("#b3261e", "●●●●"), "high": ("#d9652b", "●●●○"), "medium": ("#c98f12", "●●○○"), "low": ("#5f93b0", "●○○○")}
+SEVERITY = Calculated(
+    "how_severe", "severity", "severity, of the highest score: more filled dots, more severe",
+    "CASE severity " + " ".join(f"WHEN '{s}' THEN '<span style=\"color:{c}\">{d}</span> {s}'" for s, (c, d) in _DOTS.items()) + " ELSE severity END",
+)
+WHY = Calculated(
+    "why", "why", "the heaviest signal in words, and the one after it: observed and expected",
+    "CASE WHEN second_signal = '' THEN reason ELSE " + _concat(
+        "reason", "'. Also '", "second_signal", "' '", _rounded("second_observed"), "', expected '", _rounded("second_expected")) + " END",
+)
+_HOW_LONG = Calculated("minutes", "minutes", "from the first anomalous window's start to the last one's end", '("end" - "start") / 60000', "double")
+_WEEKDAYS = ("1 Mon", "2 Tue", "3 Wed", "4 Thu", "5 Fri", "6 Sat", "7 Sun")
+_WEEKDAY = Calculated(
+    "weekday", "weekday", "day of the week, UTC",
+    "CASE " + " ".join(f"WHEN dayOfWeek(window_end) = {i} THEN '{d}'" for i, d in enumerate(_WEEKDAYS, 1)) + " ELSE '' END")
+_HOUR = Calculated("hour_of_day", "hour (UTC)", "hour of the day, UTC", "lpad(CAST(hour(window_end) AS STRING), 2, '0')")
+_OUTSIDE = Calculated(
+    "direction_outside", "way", "outside: the device opened it to an address outside the inside networks; else inside or in",
+    "CASE WHEN direction <> 'out' THEN 'in' WHEN regexpReplace(dst_ip, '${INSIDE}.*', '') = '' THEN 'inside' ELSE 'outside' END", filterable=True)
+_PORT = Calculated("port", "port", "port the flow went to; empty where the protocol has none", "CASE WHEN dst_port < 0 THEN '' ELSE CAST(dst_port AS STRING) END")
+_VERSION = Calculated(
+    "model", "model", "the version, as a link to its page in MLflow",
+    _concat("'<a href=\"${MLFLOW}/#/models/tidewatch-'", "use_case", "'/versions/'", "version", "'\" target=\"_blank\">'", "use_case", "' '", "version", "'</a>'"))
+_REPORT = Calculated("report_link", "report", "the report of Great Expectations",
+                     _concat("'<a href=\"'", "report", "'\" target=\"_blank\">open</a>'"))
+_HELD = Calculated("outcome", "outcome", "whether the expectation held",
+                   "CASE WHEN success = true THEN '<span style=\"color:#2e7d4f\">✔</span> held' ELSE '<span style=\"color:#b3261e\">✘</span> failed' END")
+_VERDICT = Calculated("verdict", "decision", "what became of the candidate",
+                      "CASE WHEN promoted = true THEN '<span style=\"color:#2e7d4f\">▲</span> promoted' ELSE '<span style=\"color:#7a8aa0\">–</span> refused' END")
+_FIGURE = Calculated("figure", "figure", "what was observed, as a number (of the table window_figures)", "CAST(observed AS DOUBLE)", "double")
+_DAG = Calculated(
+    "dag", "DAG", "the DAG, as a link to it in Airflow",
+    _concat("'<a href=\"${AIRFLOW}/dags/'", "subject", "'\" target=\"_blank\">'", "subject", "'</a>'"),
+)
+CALCULATED: dict[str, tuple[Calculated, ...]] = {
+    "alerts": (LINK, SEVERITY, WHY, _HOW_LONG, *INVENTORY),
+    "scores": (LINK, *INVENTORY),
+    "flow": (LINK, _OUTSIDE, _PORT, *INVENTORY),
+    "flow_1m": (LINK, _WEEKDAY, _HOUR, *INVENTORY),
+    "reading": INVENTORY,
+    "reading_1m": INVENTORY,
+    "dead_letters": (LINK, *INVENTORY),
+    "validations": (_REPORT, _HELD, _FIGURE),
+    "models": (_VERSION,),
+    "decisions": (_VERSION, _VERDICT),
+    "pipeline": (_DAG,),
 }
+
+
+def inside_pattern(networks: tuple[str, ...]) -> str:
+    """A regular expression for the texts of addresses in the networks, cut to whole octets (IPv4) or groups (IPv6).
+
+    >>> inside_pattern(("10.0.0.0/8", "172.16.0.0/14", "fe80::/10"))
+    '^(10[.]|172[.](16|17|18|19)[.]|fe[89ab][0-9a-f]:)'
+    """
+    made = []
+    for text in networks:
+        n = ipaddress.ip_network(text)
+        if n.version == 4:
+            octets = str(n.network_address).split(".")
+            whole, rest = divmod(n.prefixlen, 8)
+            parts = octets[:whole]
+            if rest:
+                first = int(octets[whole])
+                parts.append("(" + "|".join(str(first + i) for i in range(2 ** (8 - rest))) + ")")
+            made.append("[.]".join(parts) + ("[.]" if len(parts) < 4 else "$"))
+        elif n.prefixlen == 128:
+            made.append(str(n.network_address) + "$")
+        else:
+            digits = n.network_address.exploded.replace(":", "")
+            whole, rest = divmod(min(n.prefixlen, 16), 4)
+            some = "[" + "".join(f"{int(digits[whole], 16) + i:x}" for i in range(2 ** (4 - rest))) + "]" if rest else ""
+            made.append(digits[:whole] + some + "[0-9a-f]" * (4 - whole - bool(rest)) + ":")
+    return "^(" + "|".join(made) + ")"
 
 
 def dataset(name: str) -> dict[str, Any]:
@@ -75,15 +187,15 @@ def dataset(name: str) -> dict[str, Any]:
     def column(c: Column) -> dict[str, Any]:
         time = c.type == "timestamp"
         return {
-            "column_name": c.name, "verbose_name": None, "is_dttm": time, "is_active": True, "type": SQL_TYPES[c.type],
+            "column_name": c.name, "verbose_name": LABELS.get(c.name, c.name.replace("_", " ") + (" (UTC)" if time else "")), "is_dttm": time, "is_active": True, "type": SQL_TYPES[c.type],
             "advanced_data_type": None, "groupby": not c.type.endswith("[]"), "filterable": True, "expression": None,
             "description": c.doc + (f" ({c.unit})" if c.unit else ""), "python_date_format": "epoch_ms" if time else None, "extra": {},
         }
 
     columns = [column(c) for c in pinot_tables.columns(t)]
-    if name in LINKS:
-        link, doc, expression = LINKS[name]
-        columns.append(column(Column(link, "string", doc)) | {"expression": expression, "filterable": False})
+    for extra in CALCULATED.get(name, ()):
+        columns.append(column(Column(extra.name, extra.type, extra.doc)) | {
+            "expression": extra.expression, "filterable": extra.filterable, "verbose_name": extra.label, "groupby": True})
     return {
         "table_name": name, "main_dttm_col": t.time, "description": t.doc, "default_endpoint": None, "offset": 0,
         "cache_timeout": None, "catalog": None, "schema": None, "sql": None, "params": None, "template_params": None,
@@ -145,7 +257,7 @@ def query(params: dict[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {
         "time_range": time_range, "filters": filters, "extras": {"having": "", "where": " AND ".join(where)}, "applied_time_extras": {},
         "columns": [*_axis(params), *groups], "metrics": metrics, "annotation_layers": params.get("annotation_layers") or [],
-        "row_limit": params.get("row_limit", 1000), "series_limit": 0, "order_desc": True, "url_params": {}, "custom_params": {}, "custom_form_data": {},
+        "row_limit": params.get("row_limit", 1000), "series_limit": params.get("series_limit", 0), "order_desc": True, "url_params": {}, "custom_params": {}, "custom_form_data": {},
     }
     if params.get("granularity_sqla"):
         made["granularity"] = params["granularity_sqla"]
@@ -155,6 +267,8 @@ def query(params: dict[str, Any]) -> dict[str, Any]:
     elif kind == "table":
         made["orderby"] = [[metrics[0], not params.get("order_desc", True)]] if metrics else []
         made["post_processing"] = []
+    elif kind == "heatmap_v2":
+        made["post_processing"] = [{"operation": "rank", "options": {"metric": metrics[0] if isinstance(metrics[0], str) else metrics[0]["label"]}}]
     elif kind.startswith("echarts_timeseries"):
         labels = [m if isinstance(m, str) else m["label"] for m in metrics]
         made |= {"series_columns": groups, "orderby": [[metrics[0], False]]}
@@ -200,7 +314,8 @@ def sqlalchemy_uri(settings: Settings) -> str:
     """Pinot's address as Superset wants it."""
     broker = urlsplit(settings.pinot_broker)
     scheme = "pinot+https" if broker.scheme == "https" else "pinot"
-    return f"{scheme}://{broker.netloc}/query/sql?controller={settings.pinot_controller}/"
+    # pinotdb gives up after 10 s by itself; Pinot's own limit is 30 s
+    return f"{scheme}://{broker.netloc}/query/sql?controller={settings.pinot_controller}/&timeout=35"
 
 
 def _database(settings: Settings) -> dict[str, Any]:
@@ -212,6 +327,26 @@ def _database(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _places(settings: Settings) -> dict[str, str]:
+    """What stands for `${NAME}` here."""
+    return {
+        "${INSIDE}": inside_pattern(settings.network.inside), "${MLFLOW}": settings.mlflow, "${AIRFLOW}": settings.airflow,
+        "${REPORTS}": settings.reports, "${FLINK}": settings.flink_rest, "${PINOT}": settings.pinot_controller,
+    }
+
+
+def _filled(value: Any, places: dict[str, str]) -> Any:
+    """A value of the bundle with each key of `places` in its texts replaced by its value."""
+    if isinstance(value, dict):
+        return {k: _filled(v, places) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_filled(v, places) for v in value]
+    if isinstance(value, str):
+        for name, text in places.items():
+            value = value.replace(name, text)
+    return value
+
+
 def archive(settings: Settings) -> bytes:
     """The bundle as the zip that Superset imports."""
     b = bundle()
@@ -221,10 +356,11 @@ def archive(settings: Settings) -> bytes:
         **b.datasets, **b.dashboards,
         **{name: chart | {"query_context": chart.get("query_context") or query_context(chart["params"])} for name, chart in b.charts.items()},
     }
+    places = _places(settings)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
         for name, value in files.items():
-            z.writestr(zipfile.ZipInfo(f"assets/{name}", (2026, 1, 1, 0, 0, 0)), _yaml(value))
+            z.writestr(zipfile.ZipInfo(f"assets/{name}", (2026, 1, 1, 0, 0, 0)), _yaml(_filled(value, places)))
     return out.getvalue()
 
 
@@ -368,7 +504,7 @@ def export(settings: Settings) -> tuple[str, ...]:
             kind = path.split("/", 2)[1] if path.count("/") > 1 else ""
             if kind not in ("charts", "dashboards"):
                 continue
-            value = yaml.safe_load(z.read(path))
+            value = _filled(yaml.safe_load(z.read(path)), {text: name for name, text in _places(settings).items()})
             if kind == "charts":
                 value["query_context"] = None
                 value["params"].pop("datasource", None)

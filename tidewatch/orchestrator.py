@@ -25,7 +25,7 @@ def health(settings: Settings, timeout: float = 5) -> dict[str, Any]:
 
 @dataclass
 class Client:
-    """A logged-in session; `account` is one of Airflow's accounts (`admin`, `viewer`), its password is a secret of the stack."""
+    """A logged-in session; `account` is one of Airflow's accounts (`admin`, `operator`, `analyst`, `viewer`), its password is a secret of the stack."""
 
     settings: Settings
     account: str = "admin"
@@ -98,6 +98,11 @@ def runs(client: Client, dag: str, limit: int = 5) -> list[dict[str, Any]]:
 
 def run(client: Client, dag: str, run_id: str) -> dict[str, Any]:
     return dict(client.call("GET", f"/dags/{_quote(dag)}/dagRuns/{_quote(run_id)}"))
+
+
+def annotate(client: Client, dag: str, run_id: str, note: str) -> None:
+    """Set a run's note (Markdown, at most 1,000 characters)."""
+    client.call("PATCH", f"/dags/{_quote(dag)}/dagRuns/{_quote(run_id)}?update_mask=note", {"note": note})
 
 
 def tasks(client: Client, dag: str, run_id: str) -> list[dict[str, Any]]:

@@ -173,6 +173,38 @@ MODELS = Table(
     time="promoted_at", keys=("use_case", "version", "valid_from"),
     topic="json", compacted=True, pinot="append", delta="gold", writer="batch",
 )
+DECISIONS = Table(
+    "decisions", "What became of every candidate of every training: its figures, promoted or refused, and why.",
+    (
+        Column("use_case", "string", "silent, leak or lie", nullable=False),
+        Column("version", "string", "version in the registry", nullable=False),
+        Column("family", "string", "family of the model: pca, kmeans or gmm", nullable=False),
+        Column("training", "string", "the training's run in MLflow", nullable=False),
+        Column("window_end", "timestamp", "end of the window that was learned from", nullable=False),
+        Column("decided_at", "timestamp", "when it was decided", nullable=False),
+        Column("champion", "string", "the champion before, or ''", nullable=False),
+        Column("promoted", "boolean", "it became champion", nullable=False),
+        Column("reason", "string", "why", nullable=False),
+        Column("detection", "double", "share of incidents found in the back-test: of injected ones, and of labelled ones where there are any"),
+        Column("recall_injected", "double", "share of injected incidents found"),
+        Column("recall_labelled", "double", "share of labelled incidents found; null: there were none"),
+        Column("false_alerts", "double", "alerts a device and day on windows without an incident"),
+    ),
+    time="decided_at", keys=("use_case", "version", "training"),
+    topic="json", pinot="upsert", delta="gold", writer="batch",
+)
+PIPELINE = Table(
+    "pipeline", "What the pipeline does, measured every minute: lag, checkpoints, throughput, runs, sizes.",
+    (
+        Column("at", "timestamp", "when it was measured", nullable=False),
+        Column("metric", "string", "what was measured", nullable=False),
+        Column("subject", "string", "of what: a topic, table, DAG, use case or job; '' for the whole", nullable=False),
+        Column("value", "double", "the value", nullable=False),
+        Column("unit", "string", "its unit", nullable=False),
+        Column("detail", "string", "what a number cannot say: a state, an address"),
+    ),
+    time="at", keys=("at", "metric", "subject"), topic="json", pinot="append",
+)
 VALIDATIONS = Table(
     "validations", "Results of the Great Expectations gate, one row an expectation and run.",
     (
@@ -227,7 +259,7 @@ def catalogue() -> dict[str, Table]:
         if v.published:
             tables.append(Table(f"{n}_online", f"What the stream saw of {n} when the window closed.", columns,
                                 "window_end", keys, delta="silver", writer="stream"))
-    tables += [DEAD_LETTERS, SCORES, ALERTS, BASELINES, MODELS, VALIDATIONS, LABELS, DEVICES]
+    tables += [DEAD_LETTERS, SCORES, ALERTS, BASELINES, MODELS, DECISIONS, VALIDATIONS, PIPELINE, LABELS, DEVICES]
     return {t.name: t for t in tables}
 
 

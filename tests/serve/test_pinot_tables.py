@@ -43,8 +43,8 @@ def test_table(name: str) -> None:
     assert stream["stream.kafka.topic.name"] == name
     if t.pinot in ("dedup", "upsert"):
         assert shape["primaryKeyColumns"] == list(t.keys)
-        # a topic is keyed by the device: only then do the rows of one key meet in one partition
-        assert "device_id" in t.keys or "alert_id" in t.keys
+        # a topic is keyed by the device or the use case: only then do the rows of one key meet in one partition
+        assert {"device_id", "alert_id", "use_case"} & set(t.keys)
     indexed = {c for k, v in table["tableIndexConfig"].items() if k.endswith("Columns") for c in v}
     assert indexed <= {s["name"] for s in specs}
 

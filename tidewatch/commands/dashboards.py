@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,6 +49,16 @@ def validate() -> None:
         raise ContractError("the dashboards are wrong:\n  " + "\n  ".join(wrong), "correct the files; `tidewatch dashboards generate` renews the datasets")
     b = dashboards.bundle()
     typer.echo(f"{len(b.dashboards)} dashboards, {len(b.charts)} charts, {len(b.datasets)} datasets: as they should be")
+
+
+@app.command()
+def screenshots(to: Annotated[Path | None, typer.Option("--to", help="folder; default docs/images")] = None) -> None:
+    """Take a picture of every screen of the running stack, in the system's Chromium."""
+    from tidewatch import screens
+    from tidewatch.settings import current
+
+    for path in screens.pictures(current(), to or screens.IMAGES):
+        typer.echo(f"{path.name:20} {path.stat().st_size // 1024} kB")
 
 
 def register(root: typer.Typer) -> None:

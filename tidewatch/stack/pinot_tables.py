@@ -32,7 +32,7 @@ PINOT_TYPES = {
 LONG_TEXT = 65536
 """Characters kept of a long text; Pinot cuts every other STRING at 512."""
 LONG_TEXTS = frozenset({
-    "dead_letters.original", "dead_letters.detail", "alerts.title", "alerts.reason", "models.reason", "models.uri",
+    "dead_letters.original", "dead_letters.detail", "alerts.title", "alerts.reason", "models.reason", "decisions.reason", "models.uri",
     "validations.observed", "validations.report",
 })
 
@@ -59,6 +59,12 @@ def derived(name: str) -> tuple[Derived, ...]:
         Derived(Column("first_observed", "double", "its observed value"), "jsonPath(top_observed, '$[0]')"),
         Derived(Column("first_expected", "double", "the value its baseline expects"), "jsonPath(top_expected, '$[0]')"),
     ]
+    if name == "alerts":
+        found += [
+            Derived(Column("second_signal", "string", "the signal that weighs second"), "jsonPath(top_signals, '$[1]')"),
+            Derived(Column("second_observed", "double", "its observed value"), "jsonPath(top_observed, '$[1]')"),
+            Derived(Column("second_expected", "double", "the value its baseline expects"), "jsonPath(top_expected, '$[1]')"),
+        ]
     if name == "scores":
         for i in range(signal_count()):
             found += [

@@ -49,4 +49,5 @@ DATA_CACHE_CONFIG = _cache("data", 60)
 FILTER_STATE_CACHE_CONFIG = _cache("filters", 86400 * 90)
 EXPLORE_FORM_DATA_CACHE_CONFIG = _cache("explore", 86400 * 7)
 
-FEATURE_FLAGS = {"DASHBOARD_RBAC": False, "ALERT_REPORTS": False, "EMBEDDED_SUPERSET": False}
+# the filters for kind and site are templates in the datasets (tidewatch/dashboards.py)
+FEATURE_FLAGS = {"ENABLE_TEMPLATE_PROCESSING": True, "DASHBOARD_RBAC": False, "ALERT_REPORTS": False, "EMBEDDED_SUPERSET": False}

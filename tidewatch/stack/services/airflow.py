@@ -19,7 +19,7 @@ from tidewatch.errors import ServiceError
 from tidewatch.settings import ROOT, Settings
 from tidewatch.stack import Service, metadata
 
-ACCOUNTS = {"admin": "admin", "viewer": "viewer"}
+ACCOUNTS = {"admin": "admin", "operator": "op", "analyst": "user", "viewer": "viewer"}
 """Accounts and their roles in Airflow's simple auth manager; the passwords are the secrets `airflow_<account>_password`."""
 POOLS = {"spark": (1, "Spark sessions on this machine")}
 

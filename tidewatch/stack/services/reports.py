@@ -1,8 +1,8 @@
-"""A file server for the data quality reports (Great Expectations' Data Docs)."""
+"""A file server for the start page, the data quality reports (Great Expectations' Data Docs) and the metrics."""
 
 from __future__ import annotations
 
-from tidewatch.settings import Settings
+from tidewatch.settings import ROOT, Settings
 from tidewatch.stack import Service, probe
 
 
@@ -11,7 +11,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
     return (
         Service(
             name="reports",
-            doc="data quality reports",
+            doc="start page, data quality reports, metrics",
             command=(
                 str(settings.env_python("tools")), "-m", "http.server", str(settings.ports.reports), "--bind", "127.0.0.1", "--directory", str(folder),
             ),
@@ -19,7 +19,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             ready=lambda s: probe.answers(f"{s.reports}/"),
             ready_timeout=30,
             ports=("reports",),
-            prepare=lambda s: (s.state_dir / "reports").mkdir(parents=True, exist_ok=True),
+            files={folder / "index.html": (ROOT / "tidewatch" / "stack" / "start.html").read_text()},
             url=lambda s: s.reports,
         ),
     )

@@ -13,8 +13,8 @@ from tidewatch.errors import ServiceError
 from tidewatch.settings import ROOT, Settings
 from tidewatch.stack import Service, metadata
 
-ACCOUNTS = ("admin", "analyst")
-"""`analyst` sees every dashboard and changes none; the passwords are the secrets `superset_<account>_password`."""
+ACCOUNTS = ("admin", "operator", "analyst", "viewer")
+"""Their roles are in `superset_accounts.py`; the passwords are the secrets `superset_<account>_password`."""
 
 
 def _home(settings: Settings) -> Path:
