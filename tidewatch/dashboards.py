@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[str, Any]:
 # -- datasets
 # a device's name opens that device's dashboard, with its filter set (Superset's own `native_filters`)
 DEVICE_FILTER = "NATIVE_FILTER-device"
-LABELS = {"device_id": "device", "start": "since (UTC)", "end": "last seen (UTC)", "subject": "of", "column_name": "column", "table_name": "table"}
+LABELS = {"device_id": "device", "dst_ip": "destination", "start": "since (UTC)", "end": "last seen (UTC)", "subject": "of", "column_name": "column", "table_name": "table"}
 """Headings that are not the column's own name with blanks."""
 
 

@@ -111,11 +111,11 @@ def pictures(settings: Settings, folder: Path = IMAGES) -> Iterator[Path]:
         page.goto(f"{settings.reports}/data-docs/index.html")
         yield keep("reports")
         page.goto(f"{settings.mlflow}/#/models/tidewatch-leak")
-        page.wait_for_load_state("networkidle")
+        page.get_by_text("Version 1", exact=True).first.wait_for()
         yield keep("mlflow")
         log_in(page, settings, "airflow", "admin")
         page.goto(f"{settings.airflow}/dags/feature_store")
-        page.wait_for_load_state("networkidle")
+        page.get_by_text("build_baselines").first.wait_for()
         yield keep("airflow")
 
 
