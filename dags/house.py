@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import Asset, BaseOperatorLink, CronTriggerTimetable, Param
@@ -173,6 +174,8 @@ class Job(BashOperator):
     def get_env(self, context: Any) -> dict[str, str]:
         """The server's own environment without Airflow's settings: a job does not know that Airflow runs it."""
         env = {k: v for k, v in super().get_env(context).items() if not k.startswith(("AIRFLOW__", "_AIRFLOW", "AIRFLOW_HOME", "AIRFLOW_CONFIG"))}
+        run = context["dag_run"]
+        env["DAG_RUN_URL"] = f"{current().airflow}/dags/{run.dag_id}/runs/{quote(run.run_id)}"
         return env | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TIDEWATCH_STATE_DIR": str(current().state_dir)}
 
     def _run_inline_command(self, bash_path: str, env: dict[str, str]) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -65,6 +66,7 @@ def promote(
         c.set_model_version_tag(v.name, v.version, "rule", decision.as_json())
         if str(v.version) != decision.winner:
             c.set_model_version_tag(v.name, v.version, "decision", "refused: " + decision.refused.get(str(v.version), decision.reason))
+    _describe(settings, c, use_case, versions, challengers, decision)
     if not decision.winner:
         _keep(settings, use_case, training, end, at, present, challengers, decision, publish=publish)
         return {"promoted": "", "champion": present, "reason": decision.reason, "refused": dict(decision.refused)}
@@ -94,6 +96,31 @@ def _keep(
     lake.replace(settings, tables.DECISIONS, rows, f"use_case = '{use_case}' AND training = '{training}'")
     if publish:
         send(settings, tables.DECISIONS, rows, "use_case", "decided_at")
+
+
+def _describe(
+    settings: Settings, c: Any, use_case: str, versions: list[Any], challengers: list[Candidate], decision: Decision,
+) -> None:
+    """What MLflow's pages say of the model and of each version: what it is for, from what it was made, what was decided and where."""
+    detectors = of_use_case(use_case)
+    told = "\n".join(f"- **{d.title}** (`{d.name}`, {d.technique}): {d.doc}" for d in detectors)
+    c.update_registered_model(registry.model_name(use_case), (
+        f"Scores the windows of every device for the use case **{use_case}**. The version with the alias `champion` scores now; "
+        f"a score of {detectors[0].threshold:g} and above is an anomaly.\n\n{told}\n\n"
+        f"[Dashboard]({settings.superset}/superset/dashboard/models/) · [go back to an older version]({settings.airflow}/dags/rollback)"
+    ))
+    run = os.environ.get("DAG_RUN_URL", "")
+    for v, k in zip(versions, challengers, strict=True):
+        b, won = k.backtest, k.version == decision.winner
+        c.update_model_version(v.name, v.version, (
+            f"**{'Promoted' if won else 'Refused'}**: {decision.reason if won else decision.refused.get(k.version, decision.reason)}\n\n"
+            f"Family {k.family}; detection {b.detection:.3f}, {b.false_alerts:.3g} false alerts a device and day.\n\n"
+            f"Learned from {v.tags.get('window_start', '?')} to {v.tags.get('window_end', '?')}, "
+            f"Delta versions {v.tags.get('delta_versions', '?')}, code {v.tags.get('git_revision', '?')}."
+            + (f"\n\n[The run in Airflow]({run})" if run else "")
+        ))
+        if run:
+            c.set_model_version_tag(v.name, v.version, "dag_run", run)
 
 
 def _again(settings: Settings, use_case: str, version: str, *, publish: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tidewatch import events, features, tables
 from tidewatch.errors import GateError
 from tidewatch.settings import Settings
 
-from jobs import cli, lake
+from jobs import cli, lake, reports
 from jobs import spark as sp
 from jobs.topics import publish as send
 
@@ -160,7 +160,7 @@ def validate(spark: SparkSession, settings: Settings, start: datetime, end: date
             validated, identifier = check(gx, n, frame, derive.suite(n), brief=False)
         frame.unpersist()
         identifiers.append(identifier)
-        found += rows_of(validated, n, run_id, run_at, index)
+        found += rows_of(validated, n, run_id, run_at, reports.address(settings.reports, identifier))
         cli.say(f"{n}: {counts[n]:,} rows, {'passed' if validated.success else 'FAILED'} in {time.monotonic() - begin:.1f} s")
     begin = time.monotonic()
     values = figures(spark, where, counts)
@@ -170,25 +170,27 @@ def validate(spark: SparkSession, settings: Settings, start: datetime, end: date
         columns = ", ".join(f"CAST({values[e.column]!r} AS DOUBLE) AS `{e.column}`" for e in suite)
         validated, identifier = check(gx, rules.TABLE, spark.sql(f"SELECT {columns}"), suite, brief=False)
         identifiers.append(identifier)
-        rows = rows_of(validated, rules.TABLE, run_id, run_at, index)
+        rows = rows_of(validated, rules.TABLE, run_id, run_at, reports.address(settings.reports, identifier))
         for r in rows:
             r["observed"] = f"{values[r['column_name']]:g}"
         found += rows
         cli.say(f"{rules.TABLE}: {', '.join(f'{k} {v:g}' for k, v in values.items() if v is not None)}, {'passed' if validated.success else 'FAILED'}")
     begin = time.monotonic()
     gx.build_data_docs(site_names=[SITE], resource_identifiers=[*identifiers, *_suites(identifiers)])
-    cli.say(f"report built in {time.monotonic() - begin:.1f} s")
     lake.replace(settings, tables.VALIDATIONS, found, f"run_id = '{run_id}'")
+    reports.finish(settings.state_dir / "reports" / "data-docs", lake.read(settings, tables.VALIDATIONS), settings.batch.retention)
+    cli.say(f"report built in {time.monotonic() - begin:.1f} s")
     if publish:
         send(settings, tables.VALIDATIONS, found, "run_id", "run_at")
     bad = [r for r in found if not r["success"]]
     summary |= {"success": not bad, "expectations": len(found), "failed": len(bad), "rows": counts}
     if bad:
+        summary["report"] = bad[0]["report"]
         told = "; ".join(
             f"{r['table_name']}{'.' + r['column_name'] if r['column_name'] else ''}: {r['expectation']}, observed {r['observed'] or r['unexpected']}" for r in bad[:5]
         )
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        raise _failed(f"{len(bad)} of {len(found)} expectations do not hold: {told}{more}. Report: {index}.",
+        raise _failed(f"{len(bad)} of {len(found)} expectations do not hold: {told}{more}. Report: {summary['report']}.",
                       "correct the source (docs/batch.md, the gate), build the features again, and run again", summary)
     return summary
 
