@@ -54,12 +54,12 @@ def source(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
         from_avro("value", contract.schema, {"mode": "PERMISSIVE"}).alias("e"), F.col("timestamp").alias("ingested_at"),
         F.col("partition").alias("kafka_partition"), F.col("offset").alias("kafka_offset"),
     ).select("e.*", "ingested_at", "kafka_partition", "kafka_offset")
-    rules = render.predicates(contract, settings.limits, received_ms="UNIX_MILLIS(`ingested_at`)")
+    rules = render.predicates(contract, settings.limits, time_ms=f"UNIX_MILLIS(`{contract.time.name}`)", received_ms="UNIX_MILLIS(`ingested_at`)")
     valid = decoded.where(f"`event_id` IS NOT NULL AND ({render.reason_sql(rules)}) IS NULL")
     if any(f.name == "dst_ip" for f in contract.fields):
         # the stream tells networks apart by CIDR; a prefix is cheaper, which favours the peer
         valid = valid.withColumn("external", ~F.expr("CASE WHEN `direction` = 'in' THEN `src_ip` ELSE `dst_ip` END").rlike(r"^(10\.|192\.168\.)"))
-    return valid.withColumn("event_time", F.expr(f"CAST(TIMESTAMP_MILLIS(`{contract.time.name}`) AS TIMESTAMP)")).withColumn("date", F.date_format("event_time", "yyyy-MM-dd"))
+    return valid.withColumn("event_time", F.col(contract.time.name)).withColumn("date", F.date_format("event_time", "yyyy-MM-dd"))
 
 
 def windows(frame: DataFrame, name: str) -> DataFrame:
@@ -69,6 +69,7 @@ def windows(frame: DataFrame, name: str) -> DataFrame:
     found = []
     for f in view.features:
         sql = render.expression(f.expression, columns).replace("COUNT(DISTINCT ", "APPROX_COUNT_DISTINCT(")
+        sql = sql.replace("MAX(`ts`)", "MAX(UNIX_MILLIS(`ts`))")
         found.append(F.expr(sql).alias(f.name))
     return (
         frame.withWatermark("event_time", "5 seconds").groupBy(F.window("event_time", "1 minute"), *view.keys).agg(*found)
