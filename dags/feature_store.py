@@ -3,7 +3,7 @@
 `build_features` turns bronze events into the windows of every feature view (replacing exactly the run's window),
 `validate` checks events and windows against their expectations: if it refuses, the run stops here, baselines and models
 stay as they are, and the task's *Report* button shows what was wrong. `build_baselines` learns what is normal for each
-device and publishes it to the stream. A good run publishes the asset `tidewatch://feature_store`, which starts `retrain`.
+device and publishes it to the stream; `consistency` counts where the stream saw other windows than the store has, and stops nothing. A good run publishes the asset `tidewatch://feature_store`, which starts `retrain`.
 
 Runs every `batch.cycle` for the last closed cycle. To build a longer or an older window (a backfill), start it by hand
 with `start` and `end`; running a window twice gives the same tables.
@@ -38,4 +38,7 @@ with DAG(
         publishes={"start": "{{ iso(cycle(dag_run, params).start) }}", "end": "{{ iso(cycle(dag_run, params).end) }}"},
         execution_timeout=timedelta(minutes=30), **house.SPARK,
     )
-    build >> gate >> baselines
+    consistency = house.Job(
+        task_id="consistency", job="consistency", arguments="{{ cycle(dag_run, params) }}", execution_timeout=timedelta(minutes=30), **house.SPARK,
+    )
+    build >> gate >> baselines >> consistency

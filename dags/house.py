@@ -74,6 +74,12 @@ def cycle_window(run_after: datetime, params: Mapping[str, Any], cycle: timedelt
     return Window(instant(params.get("start")) or end - cycle, end)
 
 
+def cycle_so_far(run_after: datetime, params: Mapping[str, Any], cycle: timedelta, watch: timedelta) -> Window:
+    """From where the present cycle began to the end of what was watched; raises ValueError at the very beginning of one."""
+    end = cycle_window(run_after, params, watch).end
+    return Window(end - (end - datetime(1970, 1, 1, tzinfo=UTC)) % cycle, end)
+
+
 def baseline_window(run_after: datetime, params: Mapping[str, Any], cycle: timedelta, length: timedelta) -> Window:
     """What baselines are learned from: up to the end of the feature build, `length` back or further if it covers more."""
     built = cycle_window(run_after, params, cycle)
@@ -116,6 +122,8 @@ def macros(settings: Settings) -> dict[str, Callable[..., object]]:
         "cycle": lambda dag_run, params: cycle_window(dag_run.run_after, params, batch.cycle),
         "learning": lambda dag_run, params, events=None: learning_window(
             dag_run.run_after, params, event_extras(events), batch.cycle, batch.training_window),
+        "watched": lambda dag_run, params: cycle_window(dag_run.run_after, params, batch.drift_watch),
+        "cycle_so_far": lambda dag_run, params: cycle_so_far(dag_run.run_after, params, batch.cycle, batch.drift_watch),
         "baseline": lambda dag_run, params: baseline_window(dag_run.run_after, params, batch.cycle, batch.training_window),
         "cases": lambda params: [c for c in USE_CASES if params["use_case"] in ("all", c)],
         "letters": letters,
@@ -217,6 +225,11 @@ def report_in(line: str | None, reports: str) -> str:
 def somebody_wins(summary: Mapping[str, Any]) -> bool:
     """True if a dry run of `promote` names a winner: is there anything to approve?"""
     return any(m.get("winner") for m in summary.get("models", {}).values())
+
+
+def asks_for_retraining(summary: Mapping[str, Any]) -> bool:
+    """True if `drift` found that a cycle should start early."""
+    return bool(summary.get("retrain"))
 
 
 # -- notes: what a run built, promoted or refused, on the run itself

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +91,3 @@ def resend(settings: Settings, row: dict[str, Any]) -> None:
 def _text(t: datetime) -> str:
     return t.strftime("%Y-%m-%dT%H:%M:%S.%f")
 
-
-@contextlib.contextmanager
-def one_at_a_time(settings: Settings) -> Iterator[None]:
-    """Promotions and rollbacks of this machine one after the other."""
-    import fcntl
-
-    folder = settings.state_dir / "data"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "promotion.lock", "w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,6 +68,22 @@ def publish(p: argparse.ArgumentParser) -> None:
 def say(text: str) -> None:
     """One line for the person watching; standard output ends with the JSON summary only."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def one_at_a_time(settings: Settings, what: str) -> Iterator[None]:
+    """Jobs of this machine that do `what` one after the other; a job that is killed leaves nothing behind."""
+    import fcntl
+
+    folder = settings.state_dir / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{what}.lock", "w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another job does {what.replace('_', ' ')} work: waiting for it")
+            fcntl.flock(f, fcntl.LOCK_EX)
+        yield
 
 
 def run(p: argparse.ArgumentParser, work: Work, arguments: list[str] | None = None) -> int:

@@ -132,7 +132,7 @@ def _again(settings: Settings, use_case: str, version: str, *, publish: bool) ->
 
 
 def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    with champions.one_at_a_time(settings):
+    with cli.one_at_a_time(settings, "promotion"):
         done = {
             u: promote(settings, u, options.end, options.valid_from or options.end, options.at, force=options.force, publish=not options.no_publish,
                        dry_run=options.dry_run)

@@ -49,7 +49,7 @@ def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     cases = cli.use_cases(options)
     if options.version and len(cases) != 1:
         raise InputError("a version belongs to one use case.", "give --use-case with --version")
-    with champions.one_at_a_time(settings):
+    with cli.one_at_a_time(settings, "promotion"):
         done = {u: rollback(settings, u, options.version, options.valid_from or options.at, options.at, publish=not options.no_publish) for u in cases}
     return {"job": "rollback", "models": done}
 

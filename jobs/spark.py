@@ -38,7 +38,8 @@ def session(settings: Settings, name: str) -> Iterator[SparkSession]:
     """
     from pyspark.sql import SparkSession
 
-    jars = sorted((settings.state_dir / "jars" / "spark").glob("*.jar"))
+    # by their real place: state folders that share jars share the prepared classes too
+    jars = sorted((settings.state_dir / "jars" / "spark").resolve().glob("*.jar"))
     if not jars:
         raise ServiceError(f"Delta's jars are not in {settings.state_dir / 'jars' / 'spark'}.", "run `tidewatch install`")
     b = settings.batch

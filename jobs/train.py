@@ -23,7 +23,7 @@ from tidewatch.errors import InputError
 from tidewatch.features import view
 from tidewatch.settings import ROOT, Settings
 
-from jobs import backtest, cli, registry, signals
+from jobs import backtest, cli, feedback, registry, signals
 from jobs import spark as sp
 
 if TYPE_CHECKING:
@@ -196,7 +196,8 @@ def train(
 
     detectors = of_use_case(use_case)
     c = registry.client(settings)
-    labels = read_labels(spark, settings, start, end)
+    marks = feedback.read(settings, start, end)
+    labels = feedback.labelled(read_labels(spark, settings, start, end), marks)
     stored = spark.sql(
         f"SELECT entity, detector, UNIX_MILLIS(CAST(valid_from AS TIMESTAMP)) AS valid_from, center, scale FROM {sp.whole(settings, 'baselines')} "
         f"WHERE valid_from <= {sp.instant(end)} AND detector IN ({', '.join(repr(d.name) for d in detectors)})"
@@ -228,7 +229,7 @@ def train(
         held[d.name] = w.at(w.start_ms >= cut)
     tags = {
         "use_case": use_case, "window_start": cli.iso(start), "window_end": cli.iso(end), "git_revision": revision(),
-        "delta_versions": registry.tag_json({n: sp.version(settings, tables.table(n)) for n in sorted({d.view for d in detectors} | {"baselines", "labels"})}),
+        "delta_versions": registry.tag_json({n: sp.version(settings, tables.table(n)) for n in sorted({d.view for d in detectors} | {"baselines", "labels", "feedback"})}),
     }
     gap = settings.stream.alert_gap
     made: dict[str, Any] = {}
@@ -236,13 +237,15 @@ def train(
         mlflow.log_params({**counts, "seed": seed, "holdout": HOLDOUT, "labels": len(labels.device)})
         if champion and reigning:
             figures, _ = backtest.run(reigning, detectors, held, labels, gap, seed)
-            mlflow.log_metrics({f"champion_{k}": v for k, v in figures.metrics().items()})
+            marked = feedback.figures(reigning, detectors, read, marks, gap, seed)
+            mlflow.log_metrics({f"champion_{k}": v for k, v in {**figures.metrics(), **marked}.items()})
             mlflow.set_tag("champion_version", champion.version)
             made["champion"] = {"version": champion.version, **figures.metrics()}
         for family in families:
             notes = {k: tags[k] for k in ("window_start", "window_end", "git_revision")}
             model = scoring.Model(use_case, family, {name: p[family] for name, p in parts.items()}, notes)
             figures, more = backtest.run(model, detectors, held, labels, gap, seed)
+            more |= feedback.figures(model, detectors, read, marks, gap, seed)
             version = registry.log_version(
                 c, model, detectors, name=f"{use_case} {family}", parent=parent.info.run_id,
                 params={**counts, "family": family, "seed": seed, "clusters": CLUSTERS, "mixtures": MIXTURES, "explained": EXPLAINED},

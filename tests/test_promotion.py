@@ -89,6 +89,14 @@ def test_a_challenger_wins_only_by_the_margin(figures: dict[str, float], wins: b
     assert wins or "champion" in d.reason
 
 
+def test_a_challenger_may_not_raise_more_of_what_was_marked_as_false() -> None:
+    better = {"recall_injected": 0.95}
+    assert decide(backtest(false_marked=0.5), [candidate("2", false_marked=0.5, **better)], RULE).winner == "2"
+    d = decide(backtest(false_marked=0.0), [candidate("2", false_marked=0.5, **better)], RULE)
+    assert d.winner == "" and "marked as false" in d.refused["2"]
+    assert decide(backtest(), [candidate("2", false_marked=0.5, **better)], RULE).winner == "2", "nothing to compare with"
+
+
 def test_force_takes_the_best_fit_challenger() -> None:
     assert decide(backtest(recall_injected=0.99), [candidate("2"), candidate("3", recall_injected=0.85)], RULE, force=True).winner == "3"
 

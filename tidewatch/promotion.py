@@ -29,6 +29,8 @@ class Backtest:
     """Share of clean windows called anomalous, of the detector with the most; one long alert hides many. None: not measured."""
     windows_per_second: float | None = None
     """Scoring speed on one core; None: not asked of it (a champion scores the stream already)."""
+    false_marked: float | None = None
+    """Share of the alerts that analysts marked as false which it would raise again; None: none is marked."""
 
     @property
     def detection(self) -> float:
@@ -43,7 +45,8 @@ class Backtest:
         nan = float("nan")
         shares = [v for k, v in metrics.items() if k.startswith("anomalous_share_")]
         return cls(metrics.get("recall_injected", nan), metrics.get("false_alerts", nan), metrics.get("spread", nan),
-                   metrics.get("recall_labelled"), _most(shares) if shares else nan, metrics.get("windows_per_second", nan))
+                   metrics.get("recall_labelled"), _most(shares) if shares else nan, metrics.get("windows_per_second", nan),
+                   metrics.get("false_marked"))
 
     @classmethod
     def of_champion(cls, metrics: Mapping[str, float]) -> Backtest:
@@ -112,11 +115,13 @@ def unfit(b: Backtest, rule: Promotion) -> str:
 def beats(challenger: Backtest, champion: Backtest, rule: Promotion) -> str:
     """Why a fit challenger does not beat a fit champion, or '' if it does.
 
-    It must find more by the margin without raising more false alerts than a tenth of what is allowed above the
+    It may not raise more of the alerts that were marked as false. It must find more by the margin without raising more false alerts than a tenth of what is allowed above the
     champion's; or find as much and save at least half of the champion's false alerts.
     """
     gain = challenger.detection - champion.detection
     worse = challenger.false_alerts - champion.false_alerts
+    if challenger.false_marked is not None and champion.false_marked is not None and challenger.false_marked > champion.false_marked:
+        return f"it raises {challenger.false_marked:.0%} of the alerts that were marked as false, the champion {champion.false_marked:.0%}"
     if gain >= rule.margin and worse <= 0.1 * rule.max_false_alerts:
         return ""
     if gain >= 0 and champion.false_alerts > 0 and challenger.false_alerts <= champion.false_alerts / 2:

@@ -142,9 +142,13 @@ class Batch(_Frozen):
     driver_memory: str = "1500m"
     shuffle_partitions: int = Field(2, ge=1)
     cycle: timedelta = Field(timedelta(hours=4), description="how often features and models are renewed")
+    drift_watch: timedelta = Field(timedelta(hours=1), description="how often drift is looked for between cycles")
+    drift_limit: float = Field(0.25, gt=0, description="population stability index from which a signal has drifted")
     training_window: timedelta = Field(timedelta(days=7), description="how far back a training set reaches")
     retention: timedelta = Field(timedelta(days=30), description="how long bronze and silver rows are kept")
-    vacuum_retention: timedelta = timedelta(days=7)
+    vacuum_retention: timedelta = Field(
+        timedelta(days=7), ge=timedelta(days=1), description="how long files are kept that no version needs; longer than the longest reader: a task runs two hours at most",
+    )
 
 
 class Promotion(_Frozen):

@@ -221,6 +221,59 @@ VALIDATIONS = Table(
     time="run_at", keys=("run_id", "table_name", "expectation", "column_name"),
     topic="json", pinot="append", delta="gold", writer="batch",
 )
+CONSISTENCY = Table(
+    "consistency", "How far the stream's windows and signals agree with the feature store's, one row a view or detector and run.",
+    (
+        Column("run_id", "string", "the run: the window that was compared", nullable=False),
+        Column("run_at", "timestamp", "end of that window", nullable=False),
+        Column("kind", "string", "view or detector", nullable=False),
+        Column("name", "string", "its name", nullable=False),
+        Column("offline", "long", "windows in the feature store", nullable=False),
+        Column("online", "long", "windows that the stream saw", nullable=False),
+        Column("missing", "long", "windows that only the feature store has", nullable=False),
+        Column("extra", "long", "windows that only the stream has", nullable=False),
+        Column("mismatched", "long", "windows of both with a value that differs: whole numbers at all, others by more than 1e-9 of it", nullable=False),
+        Column("largest_difference", "double", "the greatest such difference; a number beside nothing is 1", nullable=False),
+        Column("worst", "string", "the feature or signal that differs in most windows, or ''", nullable=False),
+    ),
+    time="run_at", keys=("run_id", "kind", "name"),
+    topic="json", pinot="append", delta="gold", writer="batch",
+)
+DRIFT = Table(
+    "drift", "How far signals and scores have moved from the champion's training window, one row a signal and run.",
+    (
+        Column("run_id", "string", "the run: the window that was looked at", nullable=False),
+        Column("run_at", "timestamp", "end of that window", nullable=False),
+        Column("use_case", "string", "silent, leak or lie", nullable=False),
+        Column("detector", "string", "name of the detector", nullable=False),
+        Column("signal", "string", "the signal, or 'score'", nullable=False),
+        Column("model_version", "string", "the champion whose training window is compared with", nullable=False),
+        Column("psi", "double", "population stability index: below 0.1 alike, above 0.25 another distribution", nullable=False),
+        Column("drifted", "boolean", "the index is above batch.drift_limit", nullable=False),
+        Column("reference_windows", "long", "windows of the training window that were compared with", nullable=False),
+        Column("windows", "long", "windows that were looked at", nullable=False),
+        Column("reference_median", "double", "median then, in the signal's unit"),
+        Column("median", "double", "median now"),
+    ),
+    time="run_at", keys=("run_id", "detector", "signal"),
+    topic="json", pinot="append", delta="gold", writer="batch",
+)
+FEEDBACK = Table(
+    "feedback", "What analysts said of alerts; the newest mark of an alert counts.",
+    (
+        Column("alert_id", "string", "the alert", nullable=False),
+        Column("use_case", "string", "silent, leak or lie", nullable=False),
+        Column("detector", "string", "name of the detector", nullable=False),
+        Column("device_id", "string", "the device", nullable=False),
+        Column("start", "timestamp", "start of the alert", nullable=False),
+        Column("end", "timestamp", "end of the alert when it was marked", nullable=False),
+        Column("verdict", "string", "true, false, or benign (it happened, and is nothing to act on)", nullable=False),
+        Column("analyst", "string", "who says so, or ''", nullable=False),
+        Column("note", "string", "why, or ''", nullable=False),
+        Column("marked_at", "timestamp", "when", nullable=False),
+    ),
+    time="marked_at", keys=("alert_id",), topic="json", pinot="upsert", delta="gold", writer="input",
+)
 LABELS = Table(
     "labels", "What really happened, where it is known: from the generator and from labelled data.",
     (
@@ -259,7 +312,7 @@ def catalogue() -> dict[str, Table]:
         if v.published:
             tables.append(Table(f"{n}_online", f"What the stream saw of {n} when the window closed.", columns,
                                 "window_end", keys, delta="silver", writer="stream"))
-    tables += [DEAD_LETTERS, SCORES, ALERTS, BASELINES, MODELS, DECISIONS, VALIDATIONS, PIPELINE, LABELS, DEVICES]
+    tables += [DEAD_LETTERS, SCORES, ALERTS, BASELINES, MODELS, DECISIONS, VALIDATIONS, PIPELINE, CONSISTENCY, DRIFT, FEEDBACK, LABELS, DEVICES]
     return {t.name: t for t in tables}
 
 

@@ -61,6 +61,7 @@ def test_the_gate_stands_before_baselines_and_before_the_asset(bag: Any) -> None
     publishing = [t.task_id for t in dag.tasks if t.outlets]
     assert publishing == ["build_baselines"]
     assert dag.get_task("build_baselines").trigger_rule == "all_success"
+    assert dag.get_task("consistency").upstream_task_ids == {"build_baselines"}, "what only counts waits"
 
 
 def test_retrain_follows_the_features_and_dashboards_follow_the_models(bag: Any) -> None:
@@ -97,6 +98,18 @@ def test_a_person_approves_if_the_setting_says_so(monkeypatch: pytest.MonkeyPatc
     assert approve.defaults == ["Reject"], "silence is no consent"
     # nobody wins: `approve` is skipped, and the refusals are still written down
     assert all(dag.get_task(t).trigger_rule == "none_failed" for t in approve.downstream_task_ids)
+
+
+def test_drift_starts_a_cycle_early(bag: Any, house: Any) -> None:
+    dag = bag.dags["watch"]
+    assert dag.get_task("drift").downstream_task_ids == {"drifted"} and dag.get_task("drifted").downstream_task_ids == {"start_feature_store"}
+    start = dag.get_task("start_feature_store")
+    assert start.trigger_dag_id == "feature_store" and set(start.conf) == {"start", "end"}
+    assert house.asks_for_retraining({"retrain": True}) and not house.asks_for_retraining({"retrain": False}) and not house.asks_for_retraining({})
+    due = datetime(2026, 3, 1, 14, 10, tzinfo=UTC)
+    assert str(house.cycle_so_far(due, {}, FOUR, timedelta(hours=1))) == "--start 2026-03-01T12:00:00Z --end 2026-03-01T14:00:00Z"
+    with pytest.raises(ValueError, match="empty"):
+        house.cycle_so_far(NOON, {}, FOUR, timedelta(hours=1))
 
 
 def test_there_is_something_to_approve_if_somebody_wins(house: Any) -> None:

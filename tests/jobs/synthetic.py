@@ -15,7 +15,7 @@ from tidewatch.settings import Settings
 START = datetime(2026, 3, 2, tzinfo=UTC)
 ARROW = {
     "string": pa.string(), "long": pa.int64(), "int": pa.int32(), "double": pa.float64(), "boolean": pa.bool_(),
-    "timestamp": pa.timestamp("us"),
+    "timestamp": pa.timestamp("us"), "double[]": pa.list_(pa.float64()), "string[]": pa.list_(pa.string()),
 }
 KINDS = ("server", "workstation", "sensor")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 
 from jobs import backtest, cli, lake, validate
-from tidewatch import detectors, tables
+from tidewatch import detectors, settings, tables
 from tidewatch.settings import ROOT, Settings
 
-JOBS = ("build_features", "build_baselines", "validate", "train", "promote", "rollback", "compact")
+JOBS = ("build_features", "build_baselines", "validate", "train", "promote", "rollback", "compact", "consistency", "drift")
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -38,6 +39,24 @@ def test_a_time_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         cli.run(cli.parser("x"), lambda s, o: {}, ["--start", "yesterday", "--end", "2026-03-01"])
     assert "ISO 8601" in capsys.readouterr().err
+
+
+def test_what_may_not_happen_at_once_waits_for_its_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    s = settings.load(state_dir=tmp_path)
+    order: list[str] = []
+
+    def second() -> None:
+        with cli.one_at_a_time(s, "feature_store"):
+            order.append("second")
+
+    with cli.one_at_a_time(s, "feature_store"):
+        with cli.one_at_a_time(s, "promotion"):
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"] and "waiting" in capsys.readouterr().err
 
 
 def test_use_cases_come_in_the_houses_order() -> None:
