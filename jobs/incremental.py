@@ -56,8 +56,14 @@ def counted(view: FeatureView) -> str:
 
 
 def ready(settings: Settings, view: FeatureView) -> bool:
-    """True if the stream's windows of the view can be counted and are there."""
-    return bool(counted(view)) and sp.exists(settings, tables.table(f"{view.name}_online"))
+    """True if the stream's windows of the view can be counted and are there, with every feature that the view has today."""
+    from deltalake import DeltaTable
+
+    table = tables.table(f"{view.name}_online") if counted(view) else None
+    if table is None or not sp.exists(settings, table):
+        return False
+    there = {f.name for f in DeltaTable(str(table.path(settings))).schema().fields}
+    return {c.name for c in table.columns} <= there
 
 
 def from_events(settings: Settings, view: FeatureView, start: datetime, end: datetime, where: str = "") -> str:

@@ -103,6 +103,14 @@ def test_medians_of_many_entities_are_what_numpy_finds_for_each() -> None:
     assert np.isnan(quantile(np.zeros(0, np.int64), np.zeros(0), 2, 0.5)).all()
 
 
+def test_a_view_is_taken_over_if_it_counts_its_events() -> None:
+    from jobs.incremental import counted, stretches
+    from tidewatch import features
+
+    assert {n: counted(features.view(n)) for n in features.names() if counted(features.view(n))} == {"flow_1m": "flows", "reading_1m": "readings"}
+    assert stretches([60, 120, 240], 60) == [(0, 120), (180, 240)] and stretches([], 60) == []
+
+
 @pytest.mark.parametrize("d", detectors.all_detectors(), ids=lambda d: d.name)
 def test_injected_incidents_go_where_the_signs_point(d: detectors.Detector) -> None:
     kinds = backtest.kinds(d)
