@@ -28,7 +28,7 @@ class Backtest:
     anomalous_share: float | None = None
     """Share of clean windows called anomalous, of the detector with the most; one long alert hides many. None: not measured."""
     windows_per_second: float | None = None
-    """Scoring speed on one core; None: not asked of it (a champion scores the stream already)."""
+    """Scored in a CPU second; None: not asked of it (a champion scores the stream already)."""
     false_marked: float | None = None
     """Share of the alerts that analysts marked as false which it would raise again; None: none is marked."""
 
@@ -108,7 +108,7 @@ def unfit(b: Backtest, rule: Promotion) -> str:
     if b.false_alerts > rule.max_false_alerts:
         return f"{b.false_alerts:.3g} false alerts a device and day, at most {rule.max_false_alerts:g} allowed"
     if b.windows_per_second is not None and b.windows_per_second < rule.min_windows_per_second:
-        return f"it scores {b.windows_per_second:.0f} windows a second, the stream needs {rule.min_windows_per_second:g}"
+        return f"it scores {b.windows_per_second:.0f} windows a CPU second, the stream needs {rule.min_windows_per_second:g}"
     return ""
 
 

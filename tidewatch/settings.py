@@ -158,7 +158,7 @@ class Promotion(_Frozen):
     max_false_alerts: float = Field(0.5, ge=0, description="alerts per device and day on clean windows, at most")
     max_anomalous_share: float = Field(0.05, gt=0, le=1, description="share of a detector's clean windows that are called anomalous, at most")
     min_detection: float = Field(0.05, ge=0, le=1, description="share of incidents to find in the back-test, at least")
-    min_windows_per_second: float = Field(5000, ge=0, description="scoring speed on one core, at least; 10,000 devices close about 1,000 windows a second")
+    min_windows_per_second: float = Field(5000, ge=0, description="windows scored in a CPU second, at least; 10,000 devices close about 1,000 windows a second")
     approval: bool = Field(False, description="a person approves in Airflow before a challenger is promoted")
 
 

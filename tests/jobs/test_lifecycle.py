@@ -217,7 +217,7 @@ def test_4_what_the_stream_cannot_use_is_refused(
     m = good()
     renamed = replace(m, detectors={n: replace(x, signals=(*x.signals[:-1], "moon_phase")) for n, x in m.detectors.items()})
     reasons = {}
-    for what, why in (("nan", "not finite"), ("signature", "its signature is not"), ("signals", "moon_phase"), ("slow", "windows a second")):
+    for what, why in (("nan", "not finite"), ("signature", "its signature is not"), ("signals", "moon_phase"), ("slow", "windows a CPU second")):
         with monkeypatch.context() as patch:
             if what == "nan":
                 patch.setattr(scoring, "dump", broken)
