@@ -19,7 +19,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: #f6f8f9; }
 a { color: #14647f; } h1 { font-size: 1.5rem; } h4, h5, h6, p { margin: .2rem 0; }
-.page, .container-fluid.pt-4 { padding: 1.2rem 1.5rem 3rem; } .page { max-width: 80rem; margin: auto; }
+.page, .container-fluid.pt-4 { padding: 1.2rem 1.5rem 3rem; } .page { max-width: 80rem; margin: auto; } .page td:nth-child(1), .page td:nth-child(3) { white-space: nowrap; }
 table { width: 100%; border-collapse: collapse; background: #fff; border: 1px solid var(--line); margin: .5rem 0; }
 th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); font-size: .9rem; } th { color: var(--soft); }
 .good, .text-success { color: var(--good); } .bad, .text-danger { color: var(--bad); } .text-warning { color: #a06a00; }
@@ -36,6 +36,7 @@ nav.navbar { background: #fff; border-bottom: 1px solid var(--line); padding: .5
 """
 _OUTSIDE = re.compile(r"<link\b[^>]*href=\"https?://[^>]*>|<script\b[^>]*src=\"https?://[^>]*>\s*</script>|<footer\b.*?</footer>", re.DOTALL)
 _LOGO = re.compile(r"src=\"https?://[^\"]*\"")
+_TO_THE_MINUTE = re.compile(r"T(\d\d:\d\d):00Z")
 _MARK = '<link rel="stylesheet" href="/data-docs/style.css">'
 
 
@@ -62,10 +63,11 @@ def index(rows: Iterable[Mapping[str, Any]]) -> str:
     lines = []
     for (_, run, table), of in sorted(runs.items(), key=lambda x: (-x[0][0], x[0][1], all(r["success"] for r in x[1]), x[0][2])):
         bad = [r for r in of if not r["success"]]
-        what = "; ".join(f"{r['column_name']}: {r['expectation']}, observed {r['observed'] or r['unexpected']}" for r in bad[:3])
+        what = "; ".join(f"{r['column_name'] + ': ' if r['column_name'] else ''}{r['expectation']}, observed {r['observed'] or r['unexpected']}" for r in bad[:3])
         mark = f'<span class="bad">✘ {len(bad)} of {len(of)} failed</span>' if bad else f'<span class="good">✔ {len(of)} held</span>'
         link = next((r["report"] for r in of if r["report"]), "")
-        lines.append(f"<tr><td>{html.escape(run.replace('/', ' to '))}</td><td>{html.escape(table)}</td><td>{mark}</td><td>{html.escape(what)}</td>"
+        window = _TO_THE_MINUTE.sub(r" \1", run).replace("/", " to ")
+        lines.append(f"<tr><td>{html.escape(window)}</td><td>{html.escape(table)}</td><td>{mark}</td><td>{html.escape(what)}</td>"
                      f'<td><a href="{html.escape(link)}">report</a></td></tr>')
     body = "".join(lines) or '<tr><td colspan="5">Nothing has been validated yet: the DAG feature_store does it after each build.</td></tr>'
     return (

@@ -110,8 +110,10 @@ def pictures(settings: Settings, folder: Path = IMAGES) -> Iterator[Path]:
         yield keep("start")
         page.goto(f"{settings.reports}/data-docs/index.html")
         yield keep("reports")
-        page.goto(f"{settings.mlflow}/#/models/tidewatch-leak")
-        page.get_by_text("Version 1", exact=True).first.wait_for()
+        alias = f"{settings.mlflow}/api/2.0/mlflow/registered-models/alias?name=tidewatch-leak&alias=champion"
+        champion = page.request.get(alias).json()["model_version"]["version"]
+        page.goto(f"{settings.mlflow}/#/models/tidewatch-leak/versions/{champion}")
+        page.get_by_text("delta_versions").first.wait_for()
         yield keep("mlflow")
         log_in(page, settings, "airflow", "admin")
         page.goto(f"{settings.airflow}/dags/feature_store")

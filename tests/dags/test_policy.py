@@ -185,6 +185,22 @@ def test_summary_and_report_of_a_last_line(house: Any) -> None:
     assert house.report_in("nothing", reports) == ""
 
 
+def test_a_note_says_what_was_done(house: Any) -> None:
+    assert house.told("validate", {"job": "validate", "expectations": 95, "failed": 2}) == "validate: 95 expectations, 2 failed"
+    models = {"leak": {"promoted": "4", "reason": "better"}, "lie": {"promoted": "", "champion": "1", "reason": "no win"}, "silent": {"winner": "3", "reason": "x"}}
+    assert house.told("promote_leak", {"job": "promote", "models": models}) == (
+        "leak: version 4 promoted, better; lie: champion is version 1, no win; silent: version 3 would win, x")
+    assert house.told("x", {"output": "?"}) == ""
+
+
+def test_only_words_of_a_known_form_reach_the_replay_of_dead_letters(house: Any) -> None:
+    assert house.letters({"source": "flow", "reason": "ts_future", "dry_run": False}) == "--source flow --reason ts_future"
+    assert house.letters({"source": "all", "reason": None}) == "--source all --dry-run"
+    for bad in ({"source": "flow", "reason": "x; rm -rf y"}, {"source": "$(x)", "reason": ""}):
+        with pytest.raises(ValueError, match="correct the run's parameters"):
+            house.letters(bad)
+
+
 class _Told:
     """What Airflow hands to a failure callback, as far as it is read."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import re
 import zipfile
 from typing import Any
 
@@ -59,6 +60,33 @@ def test_archive() -> None:
         assert len(queries) == 1
         assert queries[0]["columns"] or queries[0]["metrics"]
     assert {v["database_uuid"] for n, v in files.items() if "/datasets/" in n} == {database["uuid"]}
+
+
+def test_places_are_filled_in_and_come_back() -> None:
+    settings = load()
+    with zipfile.ZipFile(io.BytesIO(dashboards.archive(settings))) as z:
+        text = "".join(z.read(n).decode() for n in z.namelist())
+    assert "${" not in text
+    places = dashboards._places(settings)
+    back = {v: k for k, v in places.items()}
+    assert len(back) == len(places)
+    board = dashboards.bundle().dashboards["dashboards/pipeline.yaml"]
+    assert dashboards._filled(dashboards._filled(board, places), back) == board
+
+
+@pytest.mark.parametrize(("address", "inside"), [
+    ("10.1.2.3", True), ("100.1.2.3", False), ("172.16.0.1", True), ("172.31.0.1", True), ("172.32.0.1", False), ("192.168.1.1", True),
+    ("192.169.1.1", False), ("8.8.8.8", False), ("239.1.1.1", True), ("255.255.255.255", True), ("fe80::1", True), ("fd00::1", True), ("2001:db8::1", False), ("::1", True),
+])
+def test_inside_pattern_says_what_the_networks_say(address: str, inside: bool) -> None:
+    assert bool(re.match(dashboards.inside_pattern(load().network.inside), address)) is inside
+
+
+def test_every_dashboard_says_when_it_was_refreshed_and_every_chart_what_it_is() -> None:
+    b = dashboards.bundle()
+    assert {d["slug"] for d in b.dashboards.values()} == {"overview", "device", "leak-hunt", "data-quality", "models", "pipeline"}
+    assert all("CHART-refreshed" in d["position"] for d in b.dashboards.values())
+    assert all(c["description"] for c in b.charts.values())
 
 
 def test_time_axis_in_query() -> None:
