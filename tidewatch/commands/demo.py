@@ -168,7 +168,7 @@ def _summary(settings: Settings, steps: list[tuple[str, float]], total: float) -
         ("Superset: alerts, devices, pipeline", f"{settings.superset}/superset/dashboard/overview/", "superset_admin_password"),
         ("Airflow: runs, retraining", settings.airflow, "airflow_admin_password"),
         ("MLflow: models", settings.mlflow, ""),
-        ("Data quality reports", settings.reports, ""),
+        ("Start page: everything with its state, data quality reports", settings.reports, ""),
         ("Flink: the stream", settings.flink_rest, ""),
         ("Pinot: queries", settings.pinot_controller, ""),
     ):
