@@ -99,7 +99,7 @@ def content(s: settings.Settings, name: str) -> list[tuple[Any, ...]]:
 
 
 def test_1_features_and_baselines_twice_are_the_same(lake: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("flow_1m", "reading_1m", "activity_10m", "reading_10m", "baselines")
+    names = ("flow_1m", "reading_1m", "activity_10m", "baselines")
     first = run(capsys, "build_features", *WINDOW, "--with-baselines", "--no-publish")
     assert set(first["tables"]) == set(names[:-1]) and all(first["tables"].values())
     before = {n: content(lake, n) for n in names}
@@ -171,7 +171,7 @@ def test_6_training_registers_candidates_that_load_without_spark(lake: settings.
 
     c = registry.client(lake)
     v = registry.version(c, "lie", done["models"]["lie"]["gmm"]["version"])
-    assert v.tags["family"] == "gmm" and v.tags["window_end"] == "2026-03-02T03:00:00Z" and json.loads(v.tags["delta_versions"])["reading_10m"] >= 0
+    assert v.tags["family"] == "gmm" and v.tags["window_end"] == "2026-03-02T03:00:00Z" and json.loads(v.tags["delta_versions"])["reading_1m"] >= 0
     model = registry.read(registry.uri(lake, c, v))
     assert model.use_case == "lie" and set(model.detectors) == {"corruption"}
     import mlflow
