@@ -79,7 +79,7 @@ class Truth:
     event: NDArray[np.int64]
     """(n,) the incident of the use case that the window's newest step, or the grace after it, belongs to; else -1."""
     label: Flags
-    """(n,) the newest step overlaps an incident of the use case."""
+    """(n,) the newest step holds a reading taken during an incident of the use case, or no reading and overlaps one."""
     ignored: Flags
     """(n,) something else happened: an alert is neither right nor wrong."""
     events: tuple[tuple[int, int], ...]
@@ -88,8 +88,9 @@ class Truth:
     @classmethod
     def of(
         cls, device: NDArray[np.str_], end_ms: NDArray[np.int64], step_ms: int, use_case: str,
-        labels: Sequence[Mapping[str, Any]], train_end: Mapping[str, int],
+        labels: Sequence[Mapping[str, Any]], train_end: Mapping[str, int], readings: Mapping[str, NDArray[np.int64]] | None = None,
     ) -> Truth:
+        """`readings`: of each device, when it took one (sorted). A flow's window is labelled by the overlap alone."""
         names, number = np.unique(device, return_inverse=True)
         order = np.lexsort((end_ms, number))
         number, end_ms = number[order], end_ms[order]
@@ -110,7 +111,13 @@ class Truth:
             if one["use_case"] != use_case:
                 ignored[first:min(last + GRACE, b)] = True
                 continue
-            label[first:last] = True
+            steps = end_ms[first:last]
+            taken = (readings or {}).get(one["device_id"])
+            if taken is None:
+                label[first:last] = True
+            else:
+                within = np.searchsorted(taken, np.minimum(steps, end)) > np.searchsorted(taken, np.maximum(steps - step_ms, start))
+                label[first:last] |= within | (np.searchsorted(taken, steps) == np.searchsorted(taken, steps - step_ms))
             late = np.arange(first, min(last + GRACE, b))
             event[late[event[late] < 0]] = len(events)
             event[first:last] = len(events)

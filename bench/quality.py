@@ -285,6 +285,18 @@ def _joined(spark: SparkSession, s: Set) -> dict[str, pd.DataFrame]:
 
 
 # -- one set
+def taken(found: replay.LabelledSet) -> dict[str, NDArray[np.int64]]:
+    """Of each device, when it took readings, milliseconds, sorted."""
+    columns = found.columns.get("reading")
+    if columns is None:
+        return {}
+    device, ts = columns["device_id"], np.asarray(columns["ts"])
+    assert isinstance(device, Text)
+    order = np.argsort(device.codes, kind="stable")
+    parts = np.split(ts[order], np.cumsum(np.bincount(device.codes, minlength=len(device.words.values)))[:-1])
+    return dict(zip(device.words.values, parts, strict=True))
+
+
 def run(spark: SparkSession, s: Set, families: dict[str, str]) -> list[dict[str, Any]]:
     """The figures of every use case of a set, ours and the rivals'."""
     found = []
@@ -304,7 +316,8 @@ def run(spark: SparkSession, s: Set, families: dict[str, str]) -> list[dict[str,
             continue
         every = pd.concat(parts, ignore_index=True).fillna({"score": 0.0})
         grid = every.groupby(["device_id", "end_ms"], as_index=False).agg(score=("score", "max"), fired=("fired", "max"))
-        truth = measures.Truth.of(grid["device_id"].to_numpy(dtype=str), grid["end_ms"].to_numpy(), MINUTE_MS, use_case, s.found.labels, s.train_end)
+        truth = measures.Truth.of(grid["device_id"].to_numpy(dtype=str), grid["end_ms"].to_numpy(), MINUTE_MS, use_case, s.found.labels,
+                                 s.train_end, taken(s.found))
         if not truth.events:
             continue
         marks = {"tidewatch": (grid["score"].to_numpy(), grid["fired"].to_numpy(dtype=bool)), **rivals(s, spark, grid)}

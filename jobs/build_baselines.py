@@ -44,7 +44,7 @@ KIND_SHARE = 0.5
 """A device without history is given the metrics that at least this share of its kind reports."""
 TAILS = ((0.9, 1.645), (0.99, 2.576), (1.0, 3.5))
 """Quantiles of the absolute residuals, and where a normal distribution has them in sigmas."""
-HEAVY = 4.0
+HEAVY = 10.0
 """A quantile beyond a tenth of the windows widens a scale by so much at most: it may be an incident nobody labelled."""
 UNKNOWN = 1e15
 """The scale of a signal that an entity never had: whatever it is, it is no sign."""
@@ -52,7 +52,8 @@ MAD = 1.4826
 """A normal distribution's sigma over its median absolute deviation."""
 OF_KIND = 0.1
 OF_LEVEL = 0.005
-"""A scale is at least a tenth of its kind's, and half a percent of the signal's own level (signals that are not logs)."""
+"""Of signals that are not logs: a scale is at least half a percent of the signal's own level, and that of a signal that
+never moved a tenth of its kind's."""
 
 
 def bursty(signal: Signal) -> bool:
@@ -194,7 +195,8 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
         middle, wide = np.nan_to_num(middle, nan=0.0), np.fmax(np.sqrt(typical**2 + differ**2), floors)
         if key[0]:
             of_kind[(str(key[0]), str(key[1]))] = (middle, wide, len(members))
-        scale[members] = np.where(np.isnan(scale[members]), wide, np.where(identity, np.fmax(scale[members], OF_KIND * typical), scale[members]))
+        never = identity & (scale[members] <= floors)
+        scale[members] = np.where(np.isnan(scale[members]), wide, np.where(never, np.fmax(scale[members], OF_KIND * typical), scale[members]))
         center[members] = np.where(np.isnan(center[members]), middle, center[members])
     scale[unknown] = UNKNOWN
     center = np.where(unknown[:, None, :], 0.0, center)

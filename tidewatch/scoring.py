@@ -32,9 +32,14 @@ FAMILIES = ("pca", "kmeans", "gmm")
 TRANSFORMS = ("identity", "log1p")
 DECADES = 6.0
 """-log10(p) at which the score is 0.5."""
+LEAST_DECADES = 4.0
+"""A window is anomalous if it is less likely than all of the training windows: from -log10(p) = 4 on at the earliest, and
+at the detector's threshold at the latest, whatever contaminated the training."""
 TOGETHER = 5
 """Metrics of a device whose evidence is added."""
 Z_MAX = 1e3
+FAR = 20.0
+"""z beyond this are equally far: one signal gone wild does not outweigh several that are clearly wrong."""
 WINSOR = 8.0
 """Training z are cut here, so that a few extreme windows do not turn the model towards themselves."""
 TAIL = 0.02
@@ -150,6 +155,7 @@ def distance(family: str, arrays: Mapping[str, Array], z: Array) -> Array:
     pca: root of Hotelling's T² within the components plus the residual Q over its variance (Jackson and
     Mudholkar 1979). kmeans: to the nearest centre. gmm: root of twice the log-likelihood lost against the peak.
     """
+    z = np.clip(z, -FAR, FAR)
     if family == "pca":
         y = z - arrays["mean"]
         t = y @ arrays["components"].T
@@ -284,14 +290,17 @@ def fit(
     distances = distance(family, arrays, z)
     calibration = fit_calibration(distances)
     together = None
+    decades = np.maximum(0.0, -np.log10(probability(calibration, distances)))
     if group is not None:
-        decades = np.maximum(0.0, -np.log10(probability(calibration, distances)))
-        together = fit_calibration(evidence(decades, group, int(group.max()) + 1))
+        found = evidence(decades, group, int(group.max()) + 1)
+        together = fit_calibration(found)
+        decades = -np.log10(probability(together, found))
+    seen = float(np.clip(decades.max(), LEAST_DECADES, DECADES))
     return DetectorModel(
         signals=tuple(x.name for x in s), transforms=tuple(x.transform for x in s), directions=tuple(x.direction for x in s),
         scale_floors=np.array([x.scale_floor for x in s]), center=np.asarray(center, dtype=np.float64),
         scale=np.asarray(scale, dtype=np.float64), family=family, arrays={k: np.asarray(v, dtype=np.float64) for k, v in arrays.items()},
-        calibration=calibration, threshold=detector.threshold, together=together,
+        calibration=calibration, threshold=min(detector.threshold, seen / (DECADES + seen)), together=together,
     )
 
 

@@ -89,7 +89,7 @@ class Detector:
     lookback: Lookback | None = None
     threshold: float = 0.5
     """Score (0 to 1, `tidewatch.scoring`) from which a window is anomalous."""
-    severities: tuple[tuple[float, str], ...] = ((0.5, "low"), (0.6, "medium"), (0.7, "high"), (0.8, "critical"))
+    severities: tuple[tuple[float, str], ...] = ((0.5, "low"), (0.55, "medium"), (0.6, "high"), (0.65, "critical"))
     candidates: tuple[str, ...] = ("pca", "kmeans", "gmm")
     """Model families trained; the first is the first champion."""
     examples: tuple[Example, ...] = field(default=())

@@ -21,11 +21,14 @@ def signs(h: Mapping[str, Array]) -> Array:
     rise = steps(values)
     values = np.where(counter[:, None], rise, values)
     wide = high - low
-    jump = np.fmax(np.abs(high[:, -1] - median(values[:, -NEAR - 1:-1])), np.abs(low[:, -1] - median(values[:, -NEAR - 1:-1])))
-    jump = np.where(counter, np.abs(values[:, -1] - median(values[:, -NEAR - 1:-1])), jump)
+    # what comes back to where it was for half an hour is no jump
+    usual = np.stack([median(values[:, -NEAR - 1:-1]), median(values[:, :-1])], axis=1)
+    ends = np.where(counter[:, None], values[:, -1:], np.stack([low[:, -1], high[:, -1]], axis=1))
+    jump = np.fmax.reduce(np.fmin.reduce(np.abs(ends[:, :, None] - usual[:, None, :]), axis=2), axis=1)
     moved = np.abs(steps(values))
-    noise = mean(np.concatenate([moved[:, -RECENT:], np.where(counter[:, None], np.nan, wide[:, -RECENT:])], axis=1))
-    trend = mean(values[:, -RECENT:]) - mean(values[:, :-2 * RECENT])
+    # medians: a single spike is a jump, not ten minutes of noise or drift
+    noise = median(np.concatenate([moved[:, -RECENT:], np.where(counter[:, None], np.nan, wide[:, -RECENT:])], axis=1))
+    trend = median(values[:, -RECENT:]) - median(values[:, :-RECENT])
     same = (rise == 0) & (wide == 0)
     still = np.where(same.all(axis=1), same.shape[1], np.argmin(same[:, ::-1], axis=1)).astype(float)
     return np.stack([
@@ -49,10 +52,10 @@ DETECTOR = Detector(
     ),
     signals=(
         Signal("value_level", "", 0, "identity", "", "mean of the values in a minute", 1e-6),
-        Signal("value_jump", "", 1, "identity", "", "largest distance of a value from the median of the five minutes before", 1e-6),
-        Signal("value_noise", "", 1, "identity", "", "mean step from minute to minute and span within, over ten minutes", 1e-6),
+        Signal("value_jump", "", 1, "identity", "", "largest distance of a value from the medians of the five minutes and the half hour before", 1e-6),
+        Signal("value_noise", "", 1, "identity", "", "median step from minute to minute and span within, over ten minutes", 1e-6),
         Signal("value_range", "", 1, "identity", "", "largest minus smallest value in a minute", 1e-6),
-        Signal("value_trend", "", 0, "identity", "", "mean of the last ten minutes against that of the ten that ended twenty minutes ago", 1e-6),
+        Signal("value_trend", "", 0, "identity", "", "median of the last ten minutes against that of the twenty before", 1e-6),
         Signal("still_minutes", "", 1, "log1p", "minutes", "minutes in a row without any change", 0.25),
         Signal("missing_share", "", 1, "identity", "", "share of reports without a value, over ten minutes", 0.05),
     ),
