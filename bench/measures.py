@@ -83,7 +83,7 @@ class Truth:
     ignored: Flags
     """(n,) something else happened: an alert is neither right nor wrong."""
     events: tuple[tuple[int, int], ...]
-    """Incidents that overlap their device's test part: (device, first instant of it in the test part)."""
+    """Incidents of which a step, or all if they are shorter, lies in their device's test part: (device, first instant of it there)."""
 
     @classmethod
     def of(
@@ -103,8 +103,8 @@ class Truth:
                 continue
             a, b = np.searchsorted(number, [d, d + 1])
             start, end = max(int(one["start"]), train_end.get(one["device_id"], 0)), int(one["end"])
-            if end < start or start > end_ms[b - 1]:
-                continue
+            if min(end, int(end_ms[b - 1])) - start < min(end - int(one["start"]), step_ms):
+                continue  # over before the test part, or hardly begun when the data end
             first = a + int(np.searchsorted(end_ms[a:b], start, "right"))
             # a window's newest step is [end - step, end)
             last = a + int(np.searchsorted(end_ms[a:b] - step_ms, end, "right"))

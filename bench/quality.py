@@ -11,7 +11,6 @@ docs/detection.md says what the figures mean.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import ipaddress
 import json
@@ -50,6 +49,7 @@ MINUTE_MS = 60_000
 RIVALS = ("random", "three sigma", "robust z", "isolation forest")
 BASE = {"reading": "reading_1m", "flow": "flow_1m"}
 """The view that the rivals see of each source."""
+FAR_MS = 2**53
 TREES = 50
 POOLED = 200
 """Devices from which one isolation forest serves all of them, on their robust z."""
@@ -64,7 +64,7 @@ class Set:
     settings: Settings
     found: replay.LabelledSet
     train_end: dict[str, int]
-    """Of each device, milliseconds: the last event of its train part; a device without one has none."""
+    """Of each device, milliseconds: where its test part begins."""
 
     @property
     def span(self) -> tuple[datetime, datetime]:
@@ -126,26 +126,28 @@ def _key(paths: Iterable[Path], *more: str) -> str:
     return text.hexdigest()[:16]
 
 
+def cuts(folder: Path) -> dict[str, int]:
+    """Of each device, when its test part begins, milliseconds; far in the future if it has none."""
+    found: dict[str, int] = {}
+    for path in folder.glob("[fr]*s.parquet"):
+        frame = pd.read_parquet(path, columns=["device_id", "ts", "split"])
+        first = frame[frame["split"] == "test"].groupby("device_id")["ts"].min()
+        for d in frame["device_id"].unique():
+            ms = int(first[d].timestamp() * 1000) if d in first.index else FAR_MS
+            found[str(d)] = min(found.get(str(d), FAR_MS), ms)
+    return found
+
+
 def read(folder: Path, cache: Path, spark: SparkSession, jars: Path) -> Set:
     """A set with its features built; from the cache if neither it nor the views have changed."""
-    found, half = replay.load(folder), None
-    with contextlib.suppress(InputError):  # nothing to train on: every window is tested, without a model
-        half = replay.load(folder, "train")
+    found = replay.load(folder)
     about = json.loads((folder / "set.json").read_text())
     code = [*(ROOT / "tidewatch" / "features").glob("*.py"), ROOT / "tidewatch/inputs/replay.py", ROOT / "jobs/build_features.py"]
     home = cache / f"{found.name}-{_key([*folder.glob('*.parquet'), *code])}"
     (home / "state").mkdir(parents=True, exist_ok=True)
     if not (home / "state" / "jars").exists():
         (home / "state" / "jars").symlink_to(jars)
-    ends: dict[str, int] = {}
-    for columns in half.columns.values() if half else ():
-        device, ts = columns["device_id"], np.asarray(columns["ts"])
-        assert isinstance(device, Text)
-        last = np.zeros(len(device.words.values), np.int64)
-        np.maximum.at(last, device.codes, ts)
-        for d, t in zip(device.words.values, last.tolist(), strict=True):
-            ends[d] = max(ends.get(d, 0), t)
-    made = Set(found.name, tuple(about["use_cases"]), load(state_dir=home / "state"), found, {d: t for d, t in ends.items() if t})
+    made = Set(found.name, tuple(about["use_cases"]), load(state_dir=home / "state"), found, cuts(folder))
     if not (home / "built").exists():
         write_bronze(made.settings, found)
         build_features.build(spark, made.settings, *made.span)
@@ -174,7 +176,7 @@ def labels_of(s: Set, keep: Sequence[bool] | None = None) -> backtest.Labels:
 
 def before(s: Set, device: pd.Series, end_ms: pd.Series) -> NDArray[np.bool_]:
     """The rows that belong to their device's train part."""
-    return np.asarray(end_ms.to_numpy() <= device.map(s.train_end).fillna(0).to_numpy() + 1)
+    return np.asarray(end_ms.to_numpy() <= device.map(s.train_end).fillna(0).to_numpy())
 
 
 def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.DataFrame | None:
@@ -185,13 +187,9 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
     frame = rows(spark, s, detector)
     past = before(s, frame["device_id"], frame["end_ms"])
     known = labels_of(s, [x["start"] < s.train_end.get(x["device_id"], 0) for x in s.found.labels])
-    empty = pd.DataFrame({"entity": [], "valid_from": [], "center": [], "scale": []})
     history = frame[past]
-    plain = train.match(detector, history, empty)
-    kept = np.ones(len(history), dtype=bool)
-    for at in backtest.touching(plain, known):
-        kept[at] = False
-    history = history[kept].reset_index(drop=True)
+    plain = train.match(detector, history, pd.DataFrame({"entity": [], "valid_from": [], "center": [], "scale": []}))
+    history = history[backtest.untouched(plain, known, detector.afterglow)].reset_index(drop=True)
     if len(history) < train.LEAST_WINDOWS:
         return None
     inventory = pd.DataFrame(s.found.devices)[["device_id", "kind"]]
@@ -228,7 +226,7 @@ def rivals(s: Set, spark: SparkSession, grid: pd.DataFrame) -> dict[str, tuple[A
         values = tables_.get(d)
         if values is None:
             continue
-        past = values[values.index <= s.train_end.get(d, 0) + 1].to_numpy()
+        past = values[values.index <= s.train_end.get(d, 0)].to_numpy()
         now = values.reindex(ends).to_numpy(dtype=float)
         if "flow" in s.found.columns and "reading" not in s.found.columns:
             now = np.nan_to_num(now)

@@ -76,12 +76,18 @@ def touching(w: Windows, labels: Labels) -> list[NDArray[np.int64]]:
     return out
 
 
-def clean(w: Windows, labels: Labels) -> Windows:
-    """The windows that no label touches: what is known to be wrong is not what is usual."""
+def clean(w: Windows, labels: Labels, afterglow: timedelta = timedelta(0)) -> Windows:
+    """The windows that no label touches, nor sees within the afterglow: what is known to be wrong is not what is usual."""
+    return w.at(untouched(w, labels, afterglow))
+
+
+def untouched(w: Windows, labels: Labels, afterglow: timedelta = timedelta(0)) -> NDArray[np.bool_]:
+    """(n,) True where no label touches the window, nor is less than the afterglow past."""
     kept = np.ones(len(w), dtype=bool)
-    for rows in touching(w, labels):
+    longer = Labels(labels.device, labels.start_ms, labels.end_ms + afterglow // timedelta(milliseconds=1), labels.use_case)
+    for rows in touching(w, longer):
         kept[rows] = False
-    return w.at(kept)
+    return kept
 
 
 def score(model: scoring.Model, detector: str, w: Windows) -> tuple[Windows, Array]:
@@ -150,7 +156,7 @@ def run(
     mine = labels.use_case == model.use_case
     for detector in detectors:
         every_metric = windows[detector.name]
-        quiet = clean(every_metric, labels)
+        quiet = clean(every_metric, labels, detector.afterglow)
         injected, number, original = inject(detector, quiet, np.random.default_rng(seed))
         try:
             begin = time.perf_counter()
@@ -165,9 +171,7 @@ def run(
         hit = np.maximum(hit - np.log10(np.bincount(of)[of[original]]), 0.0)
         hit = scoring.score_together(model, detector.name, hit, np.arange(len(hit)), len(hit))
         touched = touching(w, labels)
-        unlabelled = np.ones(len(w), dtype=bool)
-        for rows in touched:
-            unlabelled[rows] = False
+        unlabelled = untouched(w, labels)
         count += len(every_metric)
         anomalous = got >= detector.threshold
         for i, rows in enumerate(touched):

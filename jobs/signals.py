@@ -89,13 +89,15 @@ def rows(spark: SparkSession, settings: Settings, detector: Detector, start: dat
 
 
 def unlabelled(spark: SparkSession, settings: Settings, detector: Detector, found: DataFrame) -> DataFrame:
-    """The rows whose window touches no labelled incident of the device: what is known to be wrong is not what is usual."""
+    """The rows whose window touches no labelled incident of the device, nor its afterglow: what is known to be wrong is
+    not what is usual."""
     size = features.view(detector.view).size_seconds * 1000
+    glow = detector.afterglow // timedelta(milliseconds=1)
     spans = (
         "SELECT device_id AS d, UNIX_MILLIS(CAST(`start` AS TIMESTAMP)) AS s, UNIX_MILLIS(CAST(`end` AS TIMESTAMP)) AS e "
         f"FROM {sp.whole(settings, 'labels')}"
     )
     labels = spark.sql(spans)
     return found.join(
-        labels, (found["device_id"] == labels["d"]) & (found["end_ms"] > labels["s"]) & (found["end_ms"] - size < labels["e"]), "left_anti",
+        labels, (found["device_id"] == labels["d"]) & (found["end_ms"] > labels["s"]) & (found["end_ms"] - size - glow < labels["e"]), "left_anti",
     )

@@ -209,7 +209,7 @@ def train(
     cut = split(list(read.values()))
     for d in detectors:
         w = read[d.name]
-        parts[d.name] = fit_detector(spark, d, backtest.clean(w.at(w.end_ms <= cut), labels), families, seed)
+        parts[d.name] = fit_detector(spark, d, backtest.clean(w.at(w.end_ms <= cut), labels, d.afterglow), families, seed)
         held[d.name] = w.at(w.start_ms >= cut)
     tags = {
         "use_case": use_case, "window_start": cli.iso(start), "window_end": cli.iso(end), "git_revision": revision(),

@@ -71,8 +71,8 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(served: tuple[Pat
 
 
 def test_a_result_tells_why() -> None:
-    observed = np.array([[1e9, 3.0, 1000.0], [np.nan] * 3])
-    center, scale = np.log1p(np.array([[2e4, 1.0, 1.0]] * 2)), np.full((2, 3), 0.5)
+    observed = np.array([[1e9, 3.0, 1000.0, 2e4], [np.nan] * 4])
+    center, scale = np.log1p(np.array([[2e4, 1.0, 1.0, 2e4]] * 2)), np.full((2, 4), 0.5)
     scored = scoring.score(make(LEAK), LEAK.name, observed, center, scale)
     hit = scorer.explain(LEAK, "4", 0.5, float(scored.score[0]), 0, "", "kind", scored, observed)
     row = dict(zip((n for n, _ in scorer.RESULT), hit, strict=True))

@@ -94,6 +94,11 @@ class Detector:
     """Model families trained; the first is the first champion."""
     examples: tuple[Example, ...] = field(default=())
 
+    @property
+    def afterglow(self) -> timedelta:
+        """How long after an incident a window may still see it: not a sign of it, but not what is usual either."""
+        return timedelta(minutes=self.lookback.windows - 1 if self.lookback else 0)
+
     def severity(self, score: float) -> str:
         """The severity of a score, or '' below the lowest."""
         return next((name for least, name in reversed(self.severities) if score >= least), "")

@@ -17,7 +17,7 @@ RESOLUTION = 1e-3
 
 
 def signs(h: Mapping[str, Array]) -> Array:
-    """Inputs (n, windows) to signals (n, 2); only of metrics that behave like rates: never negative, not counting up."""
+    """Inputs (n, windows) to signals (n, 3); only of metrics that behave like rates: never negative, not counting up."""
     low, mean = h["low"], h["mean"]
     usual = median(mean[:, :-1])
     before = low[:, :-1]
@@ -32,6 +32,7 @@ def signs(h: Mapping[str, Array]) -> Array:
     return np.stack([
         np.where(missing, np.nan, np.where(rate, np.maximum(fall, 0.0), 0.0)),
         np.where(missing, np.nan, np.where(rate, np.clip(1.0 - now / np.where(rate, usual, 1.0), 0.0, 1.0), 0.0)),
+        np.where((h["low"] < 0).any(axis=1) | counted(mean), np.nan, mean[:, -1]),
     ], axis=1)
 
 
@@ -48,12 +49,13 @@ DETECTOR = Detector(
     signals=(
         Signal("fall", "", 1, "identity", "decades", "how far the smallest value of the minute lies below the smallest of the half hour before", 0.15),
         Signal("gone_share", "", 1, "identity", "", "share of the usual value that is gone", 0.25),
+        Signal("rate", "", -1, "log1p", "", "mean of the minute, if it behaves like a rate: never negative, not counting up", 0.25),
     ),
     technique="T1499",
     runbook="docs/runbooks/collapse.md",
     false_positives=("planned maintenance of a link or service", "the end of a nightly job that was all of the traffic"),
     examples=(
-        Example("an interface that carries nothing any more", {"fall": 2.6, "gone_share": 1.0}, {"fall": 0, "gone_share": 0.2}, True),
-        Example("a quiet minute", {"fall": 0.1, "gone_share": 0.4}, {"fall": 0, "gone_share": 0.2}, False),
+        Example("an interface that carries nothing any more", {"fall": 2.6, "gone_share": 1.0, "rate": 0}, {"fall": 0, "gone_share": 0.2, "rate": 4000}, True),
+        Example("a quiet minute", {"fall": 0.1, "gone_share": 0.4, "rate": 3000}, {"fall": 0, "gone_share": 0.2, "rate": 4000}, False),
     ),
 )
