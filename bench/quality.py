@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ from tidewatch import features, scoring, tables
 from tidewatch.detectors import Detector, of_use_case
 from tidewatch.errors import InputError
 from tidewatch.inputs import replay
-from tidewatch.inputs.encode import Text
+from tidewatch.inputs.encode import Column, Text
 from tidewatch.settings import ROOT, Settings, load
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ RIVALS = ("random", "three sigma", "robust z", "isolation forest")
 BASE = {"reading": "reading_1m", "flow": "flow_1m"}
 """The view that the rivals see of each source."""
 FAR_MS = 2**53
+QUICK_DEVICES = 3
 TREES = 50
 POOLED = 200
 """Devices from which one isolation forest serves all of them, on their robust z."""
@@ -138,21 +139,48 @@ def cuts(folder: Path) -> dict[str, int]:
     return found
 
 
-def read(folder: Path, cache: Path, spark: SparkSession, jars: Path) -> Set:
+def few(found: replay.LabelledSet, most: int) -> replay.LabelledSet:
+    """The set with so many devices at most, those that have an incident first."""
+    with_label = [x["device_id"] for x in found.labels]
+    kept = set(list(dict.fromkeys([*with_label, *(d["device_id"] for d in found.devices)]))[:most])
+    columns: dict[str, dict[str, Column]] = {}
+    for topic, given in found.columns.items():
+        device = given["device_id"]
+        assert isinstance(device, Text)
+        rows = np.isin(device.codes, [i for i, d in enumerate(device.words.values) if d in kept])
+        if rows.any():
+            columns[topic] = {n: Text(c.codes[rows], c.words) if isinstance(c, Text) else c[rows] for n, c in given.items()}
+    return replace(found, columns=columns, labels=[x for x in found.labels if x["device_id"] in kept],
+                   devices=[d for d in found.devices if d["device_id"] in kept])
+
+
+def read(folder: Path, cache: Path, spark: SparkSession, jars: Path, quick: bool) -> Set:
     """A set with its features built; from the cache if neither it nor the views have changed."""
     found = replay.load(folder)
+    if quick:
+        found = few(found, QUICK_DEVICES)
     about = json.loads((folder / "set.json").read_text())
+    key = _key(folder.glob("*.parquet"), str(quick))
+    return build(Set(found.name, tuple(about["use_cases"]), home(cache, f"{found.name}-{key}", jars), found, cuts(folder)), spark)
+
+
+def home(cache: Path, name: str, jars: Path) -> Settings:
+    """Settings with a lake of their own in the cache, which lasts as long as what features are made of."""
     code = [*(ROOT / "tidewatch" / "features").glob("*.py"), ROOT / "tidewatch/inputs/replay.py", ROOT / "jobs/build_features.py"]
-    home = cache / f"{found.name}-{_key([*folder.glob('*.parquet'), *code])}"
-    (home / "state").mkdir(parents=True, exist_ok=True)
-    if not (home / "state" / "jars").exists():
-        (home / "state" / "jars").symlink_to(jars)
-    made = Set(found.name, tuple(about["use_cases"]), load(state_dir=home / "state"), found, cuts(folder))
-    if not (home / "built").exists():
-        write_bronze(made.settings, found)
-        build_features.build(spark, made.settings, *made.span)
-        (home / "built").touch()
-    return made
+    state = cache / f"{name}-{_key(code)}"
+    state.mkdir(parents=True, exist_ok=True)
+    if not (state / "jars").exists():
+        (state / "jars").symlink_to(jars)
+    return load(state_dir=state)
+
+
+def build(s: Set, spark: SparkSession) -> Set:
+    """The set's events in bronze and its features in silver, if they are not there yet."""
+    if not (s.settings.state_dir / "built").exists():
+        write_bronze(s.settings, s.found)
+        build_features.build(spark, s.settings, *s.span)
+        (s.settings.state_dir / "built").touch()
+    return s
 
 
 def rows(spark: SparkSession, s: Set, detector: Detector) -> pd.DataFrame:
@@ -180,7 +208,8 @@ def before(s: Set, device: pd.Series, end_ms: pd.Series) -> NDArray[np.bool_]:
 
 
 def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.DataFrame | None:
-    """Scores of the test windows, one row a device and window: device_id, end_ms, score, fired; None: nothing to train on.
+    """Scores of the test windows, one row a device and window: device_id, end_ms, score, fired, and what weighs most:
+    metric, signal, detector; None: nothing to train on.
 
     Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
     """
@@ -199,10 +228,14 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
     parts = []
     test = frame[~past]
     for _, part in test.groupby(test["device_id"].map(hash) % max(1, len(test) // 500_000), sort=False):
-        w, score = backtest.score(model, detector.name, train.match(detector, part, baselines))
-        parts.append(pd.DataFrame({"device_id": w.device, "end_ms": w.end_ms, "score": score}))
+        w = train.match(detector, part, baselines)
+        at, score, share = backtest.score(model, detector.name, w)
+        parts.append(pd.DataFrame({
+            "device_id": w.device[at], "end_ms": w.end_ms[at], "score": score, "metric": part["metric"].to_numpy()[at],
+            "signal": np.array([x.name for x in detector.signals])[share.argmax(axis=1)],
+        }))
     scored = pd.concat(parts, ignore_index=True)
-    return scored.assign(fired=scored["score"] >= detector.threshold, detector=detector.name)
+    return scored.assign(fired=scored["score"] >= model.detectors[detector.name].threshold, detector=detector.name)
 
 
 # -- rivals
@@ -283,6 +316,21 @@ def _joined(spark: SparkSession, s: Set) -> dict[str, pd.DataFrame]:
 
 
 # -- one set
+def windows(spark: SparkSession, s: Set, use_case: str, families: dict[str, str]) -> pd.DataFrame | None:
+    """What `detect` gives of every detector of the use case; None: there was nothing to train on."""
+    parts = []
+    for d in of_use_case(use_case):
+        begin = time.monotonic()
+        if not sp.exists(s.settings, tables.table(d.view)):
+            continue
+        part = detect(spark, s, d, families.get(d.name, d.candidates[0]))
+        print(f"{s.name} {use_case} {d.name}: {'too little to train on' if part is None else f'{len(part):,} windows'}, "
+              f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
+        if part is not None:
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True).fillna({"score": 0.0}) if parts else None
+
+
 def taken(found: replay.LabelledSet) -> dict[str, NDArray[np.int64]]:
     """Of each device, when it took readings, milliseconds, sorted."""
     columns = found.columns.get("reading")
@@ -300,19 +348,9 @@ def run(spark: SparkSession, s: Set, families: dict[str, str]) -> list[dict[str,
     found = []
     gap = s.settings.stream.alert_gap // timedelta(milliseconds=1)
     for use_case in s.use_cases:
-        parts = []
-        for d in of_use_case(use_case):
-            begin = time.monotonic()
-            if not any(sp.exists(s.settings, tables.table(n)) for n in [d.view]):
-                continue
-            part = detect(spark, s, d, families.get(d.name, d.candidates[0]))
-            print(f"{s.name} {use_case} {d.name}: {'too little to train on' if part is None else f'{len(part):,} windows'}, "
-                  f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
-            if part is not None:
-                parts.append(part)
-        if not parts:
+        every = windows(spark, s, use_case, families)
+        if every is None:
             continue
-        every = pd.concat(parts, ignore_index=True).fillna({"score": 0.0})
         grid = every.groupby(["device_id", "end_ms"], as_index=False).agg(score=("score", "max"), fired=("fired", "max"))
         truth = measures.Truth.of(grid["device_id"].to_numpy(dtype=str), grid["end_ms"].to_numpy(), MINUTE_MS, use_case, s.found.labels,
                                  s.train_end, taken(s.found))
@@ -344,20 +382,30 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--only", action="append", default=[], help="a set's folder; repeatable")
     p.add_argument("--skip", action="append", default=[], help="a set's folder; repeatable")
     p.add_argument("--family", action="append", default=[], help="DETECTOR=FAMILY instead of the detector's first; repeatable")
+    p.add_argument("--quick", action="store_true", help=f"{QUICK_DEVICES} devices a set, a day of injected incidents: to see that it runs")
+    p.add_argument("--injected", action="store_true", help="incidents put into clean generated traffic, instead of the sets (with --only: beside them)")
     p.add_argument("--cache", type=Path, help="keep features here (default: a folder that is removed)")
     p.add_argument("--json", type=Path, help="write the figures here")
     options = p.parse_args(arguments)
+    from bench import injected
+
     base = load()
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, sp.session(base, "quality") as spark:
-        for path in sets_of(options):
+        cache, jars = options.cache or Path(folder), (base.state_dir / "jars").resolve()
+        families = dict(f.split("=", 1) for f in options.family)
+        for path in [] if options.injected and not options.only else sets_of(options):
             begin = time.monotonic()
-            s = read(path, options.cache or Path(folder), spark, (base.state_dir / "jars").resolve())
-            results += run(spark, s, dict(f.split("=", 1) for f in options.family))
+            s = read(path, cache, spark, jars, options.quick)
+            results += run(spark, s, families)
             print(f"{s.name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
-    print(measures.table(results))
+        put = injected.run(spark, cache, jars, families, quick=options.quick) if options.injected else None
+    if results:
+        print(measures.table(results))
+    if put:
+        print(injected.table(put))
     if options.json:
-        options.json.write_text(json.dumps({**machine(), "results": results}, indent=1) + "\n")
+        options.json.write_text(json.dumps({**machine(), "results": results, "injected": put}, indent=1) + "\n")
     return 0
 
 

@@ -90,11 +90,12 @@ def untouched(w: Windows, labels: Labels, afterglow: timedelta = timedelta(0)) -
     return kept
 
 
-def score(model: scoring.Model, detector: str, w: Windows) -> tuple[Windows, Array]:
-    """The windows of the devices (one row each, of whichever metric) and their scores."""
-    decades = scoring.score(model, detector, w.observed, w.center, w.scale).decades
+def score(model: scoring.Model, detector: str, w: Windows) -> tuple[NDArray[np.int64], Array, Array]:
+    """Of the windows of the devices, one each: the row whose metric weighs most, the score, each signal's share there."""
+    scored = scoring.score(model, detector, w.observed, w.center, w.scale)
     number, rows = w.groups()
-    return w.at(rows), scoring.score_together(model, detector, decades, number, len(rows))
+    heaviest = np.array(scoring.heaviest(scored.decades, number, len(rows)), dtype=np.int64)
+    return heaviest, scoring.score_together(model, detector, scored.decades, number, len(rows)), scored.share[heaviest]
 
 
 def kinds(detector: Detector) -> list[tuple[str, Array]]:
@@ -160,7 +161,7 @@ def run(
         injected, number, original = inject(detector, quiet, np.random.default_rng(seed))
         try:
             begin = time.perf_counter()
-            w, got = score(model, detector.name, every_metric)
+            rows, got, _ = score(model, detector.name, every_metric)
             seconds += time.perf_counter() - begin
             hit = scoring.score(model, detector.name, injected.observed, injected.center, injected.scale).decades
         except ContractError:
@@ -170,6 +171,7 @@ def run(
         of = quiet.groups()[0]
         hit = np.maximum(hit - np.log10(np.bincount(of)[of[original]]), 0.0)
         hit = scoring.score_together(model, detector.name, hit, np.arange(len(hit)), len(hit))
+        w = every_metric.at(rows)
         touched = touching(w, labels)
         unlabelled = untouched(w, labels)
         count += len(every_metric)

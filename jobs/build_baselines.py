@@ -1,6 +1,6 @@
 """Baselines: what is normal for every device (and metric) per hour of the day, from the silver views of a window.
 
-Centre: the median of the hour where it has enough windows, else of the whole window. Scale: 1.4826 times the median
+Centre: the median of the hour if every hour has enough windows, else of the whole window. Scale: 1.4826 times the median
 absolute residual (Rousseeuw and Croux 1993), never below the residuals' 90 % quantile over 1.645, which stands a tenth
 of contaminated windows, nor, within limits, what their tail says; never below the signal's floor. Windows of labelled
 incidents are left out. Of which too much is a sign and which are on a log scale (counts, bytes) come in bursts: their
@@ -93,7 +93,9 @@ def summarize(entity: Integers, entities: int, hour: Integers, values: Array) ->
         there = ~np.isnan(v)
         n, center = np.bincount(cell[there], minlength=entities * 24), quantile(cell, v, entities * 24, 0.5)
         overall = quantile(entity, v, entities, 0.5)
-        center = np.where(n >= HOUR_WINDOWS, center, np.repeat(overall, 24))
+        # as long as a day has hours that were never seen, nobody knows how much hours differ
+        whole = (n.reshape(-1, 24) >= HOUR_WINDOWS).all(axis=1)
+        center = np.where(np.repeat(whole, 24), center, np.repeat(overall, 24))
         residual = np.abs(v - center[cell])
         spread = MAD * quantile(entity, residual, entities, 0.5)
         for q, sigmas in TAILS:

@@ -132,11 +132,9 @@ def test_3_baselines_are_what_numpy_finds(lake: settings.Settings) -> None:
     mine = view[view["device_id"] == "dev-0003"]
     mine = mine[mine["inbound_flows"] > 0]
     inbound = np.log1p(mine["inbound_flows"].to_numpy(float))
-    hour = mine["window_end"].dt.hour.to_numpy()
     row = found.loc["flood|dev-0003|"]
     center = np.asarray(row["center"]).reshape(24, -1)
-    assert center[1, 0] == pytest.approx(np.median(inbound[hour == 1]))
-    assert center[12, 0] == pytest.approx(np.median(inbound)), "an hour without windows has the whole window's median"
+    assert center[:, 0] == pytest.approx(np.median(inbound)), "hours never seen: every hour has the whole window's median"
     assert row["source"] == "device" and row["kind"] == "server" and row["windows"] >= len(mine)
     silent = found[found["device_id"] == synthetic.device(DEVICES - 1)]
     assert (silent["source"] == "kind").all() and (silent["windows"] == 0).all() and len(silent) >= 3
