@@ -107,7 +107,7 @@ def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], 
     for use_case in USE_CASES:
         every = quality.windows(spark, s, use_case, families)
         assert every is not None
-        fired = every[every["fired"]].sort_values(["device_id", "end_ms"])
+        fired = every[every["fired"] & (every["end_ms"] <= found.end_ms)].sort_values(["device_id", "end_ms"])
         glow = max(d.afterglow for d in of_use_case(use_case)) // timedelta(milliseconds=1) + 15 * quality.MINUTE_MS
         device, end = fired["device_id"].to_numpy(), fired["end_ms"].to_numpy()
         excused = np.zeros(len(fired), dtype=bool)

@@ -187,9 +187,9 @@ def rows(spark: SparkSession, s: Set, detector: Detector) -> pd.DataFrame:
     """The detector's rows of the whole set, by entity and time; cached."""
     code = [*(ROOT / "tidewatch" / "detectors").glob("*.py"), ROOT / "jobs/signals.py"]
     path = s.settings.state_dir / f"rows-{detector.name}-{_key(code)}.parquet"
-    if not path.exists():
-        signals.rows(spark, s.settings, detector, *s.span).toPandas().sort_values(["entity", "end_ms"], ignore_index=True).to_parquet(path)
-    return pd.read_parquet(path)
+    if not (path / "_SUCCESS").exists():
+        signals.rows(spark, s.settings, detector, *s.span).write.mode("overwrite").parquet(str(path))
+    return pd.read_parquet(path).sort_values(["entity", "end_ms"], ignore_index=True)
 
 
 # -- training and scoring, as the jobs and the stream do
@@ -331,6 +331,19 @@ def windows(spark: SparkSession, s: Set, use_case: str, families: dict[str, str]
     return pd.concat(parts, ignore_index=True).fillna({"score": 0.0}) if parts else None
 
 
+def ends(found: replay.LabelledSet) -> dict[str, int]:
+    """Of each device, milliseconds: its last event, or the end of its last incident; what came after nobody wrote down."""
+    out = {x["device_id"]: int(x["end"]) for x in sorted(found.labels, key=lambda x: int(x["end"]))}
+    for columns in found.columns.values():
+        device = columns["device_id"]
+        assert isinstance(device, Text)
+        last = np.zeros(len(device.words.values), np.int64)
+        np.maximum.at(last, device.codes, np.asarray(columns["ts"]))
+        for d, t in zip(device.words.values, last.tolist(), strict=True):
+            out[d] = max(out.get(d, 0), t)
+    return out
+
+
 def taken(found: replay.LabelledSet) -> dict[str, NDArray[np.int64]]:
     """Of each device, when it took readings, milliseconds, sorted."""
     columns = found.columns.get("reading")
@@ -351,6 +364,7 @@ def run(spark: SparkSession, s: Set, families: dict[str, str]) -> list[dict[str,
         every = windows(spark, s, use_case, families)
         if every is None:
             continue
+        every = every[every["end_ms"] <= every["device_id"].map(ends(s.found)) + MINUTE_MS]
         grid = every.groupby(["device_id", "end_ms"], as_index=False).agg(score=("score", "max"), fired=("fired", "max"))
         truth = measures.Truth.of(grid["device_id"].to_numpy(dtype=str), grid["end_ms"].to_numpy(), MINUTE_MS, use_case, s.found.labels,
                                  s.train_end, taken(s.found))

@@ -1,6 +1,6 @@
 """Baselines: what is normal for every device (and metric) per hour of the day, from the silver views of a window.
 
-Centre: the median of the hour if every hour has enough windows, else of the whole window. Scale: 1.4826 times the median
+Centre: the median of the hour, if nearly all hours of the day have enough windows, else of the whole window. Scale: 1.4826 times the median
 absolute residual (Rousseeuw and Croux 1993), never below the residuals' 90 % quantile over 1.645, which stands a tenth
 of contaminated windows, nor, within limits, what their tail says; never below the signal's floor. Windows of labelled
 incidents are left out. Of which too much is a sign and which are on a log scale (counts, bytes) come in bursts: their
@@ -36,6 +36,8 @@ Integers = NDArray[np.int64]
 
 HOUR_WINDOWS = 30
 """Windows of one hour of the day from which its own median is taken."""
+DAY_HOURS = 16
+"""Hours of the day that must be known before hours are told apart."""
 DEVICE_WINDOWS = 30
 """Windows from which a device has a baseline of its own."""
 ACTIVE_WINDOWS = 10
@@ -78,6 +80,17 @@ def quantile(group: Integers, values: Array, groups: int, q: float) -> Array:
     return out
 
 
+def daily(center: Array, overall: Array) -> Array:
+    """Each hour's median (entities, 24), NaN where it is not known: between its neighbours'; `overall` (entities,) in all
+    hours as long as less than `DAY_HOURS` are known: nobody can say yet how much hours differ."""
+    import pandas as pd
+
+    around = pd.DataFrame(np.tile(center, 3))
+    between = (around.ffill(axis=1).to_numpy() + around.bfill(axis=1).to_numpy())[:, 24:48] / 2
+    known = (~np.isnan(center)).sum(axis=1, keepdims=True) >= DAY_HOURS
+    return np.where(known, between, overall[:, None])
+
+
 def summarize(entity: Integers, entities: int, hour: Integers, values: Array) -> dict[str, Array]:
     """What the windows of many entities amount to, all at once. `values` (n, d) in transformed units, NaN: does not count.
 
@@ -93,9 +106,7 @@ def summarize(entity: Integers, entities: int, hour: Integers, values: Array) ->
         there = ~np.isnan(v)
         n, center = np.bincount(cell[there], minlength=entities * 24), quantile(cell, v, entities * 24, 0.5)
         overall = quantile(entity, v, entities, 0.5)
-        # as long as a day has hours that were never seen, nobody knows how much hours differ
-        whole = (n.reshape(-1, 24) >= HOUR_WINDOWS).all(axis=1)
-        center = np.where(np.repeat(whole, 24), center, np.repeat(overall, 24))
+        center = daily(np.where(n >= HOUR_WINDOWS, center, np.nan).reshape(-1, 24), overall).reshape(-1)
         residual = np.abs(v - center[cell])
         spread = MAD * quantile(entity, residual, entities, 0.5)
         for q, sigmas in TAILS:

@@ -32,9 +32,9 @@ FAMILIES = ("pca", "kmeans", "gmm")
 TRANSFORMS = ("identity", "log1p")
 DECADES = 6.0
 """-log10(p) at which the score is 0.5."""
-LEAST_DECADES = 4.0
-"""A window is anomalous if it is less likely than all of the training windows: from -log10(p) = 4 on at the earliest, and
-at the detector's threshold at the latest, whatever contaminated the training."""
+LEAST_DECADES, BEYOND = 4.0, 0.5
+"""A window is anomalous if it is half a decade less likely than all of the training windows: from -log10(p) = 4 on at the
+earliest, and at the detector's threshold at the latest, whatever contaminated the training."""
 TOGETHER = 5
 """Metrics of a device whose evidence is added."""
 Z_MAX = 1e3
@@ -295,7 +295,7 @@ def fit(
         found = evidence(decades, group, int(group.max()) + 1)
         together = fit_calibration(found)
         decades = -np.log10(probability(together, found))
-    seen = float(np.clip(decades.max(), LEAST_DECADES, DECADES))
+    seen = float(np.clip(decades.max() + BEYOND, LEAST_DECADES, DECADES))
     return DetectorModel(
         signals=tuple(x.name for x in s), transforms=tuple(x.transform for x in s), directions=tuple(x.direction for x in s),
         scale_floors=np.array([x.scale_floor for x in s]), center=np.asarray(center, dtype=np.float64),

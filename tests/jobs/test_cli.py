@@ -78,6 +78,11 @@ def test_medians_of_many_entities_are_what_numpy_finds_for_each() -> None:
     center = np.nanmedian(values[(entity == 2) & (hour == 1)], axis=0)
     assert got["center"][2, 1] == pytest.approx(center)
     assert got["center"][3] == pytest.approx(np.tile(np.nanmedian(values[entity == 3], axis=0), (24, 1))), "hours never seen: no rhythm"
+    from jobs.build_baselines import daily
+
+    hours = np.arange(24.0)
+    hours[5] = np.nan
+    assert daily(hours[None], np.zeros(1))[0, [4, 5, 6]].tolist() == [4, 5, 6]
     residual = np.abs(mine - got["center"][2, hour[entity == 2]])
     body = max(MAD * np.nanmedian(residual[:, 0]), np.nanquantile(residual[:, 0], 0.9) / 1.645)
     tail = max(min(np.nanquantile(residual[:, 0], q) / sigmas, HEAVY * body) for q, sigmas in ((0.99, 2.576), (1.0, 3.5)))

@@ -27,7 +27,7 @@ def signs(h: Mapping[str, Array]) -> Array:
     jump = np.fmax.reduce(np.fmin.reduce(np.abs(ends[:, :, None] - usual[:, None, :]), axis=2), axis=1)
     moved = np.abs(steps(values))
     # medians: a single spike is a jump, not ten minutes of noise or drift
-    noise = median(np.concatenate([moved[:, -RECENT:], np.where(counter[:, None], np.nan, wide[:, -RECENT:])], axis=1))
+    noise = mean(np.stack([median(moved[:, -RECENT:]), median(np.where(counter[:, None], np.nan, wide[:, -RECENT:]))], axis=1))
     trend = median(values[:, -RECENT:]) - median(values[:, :-RECENT])
     same = (rise == 0) & (wide == 0)
     still = np.where(same.all(axis=1), same.shape[1], np.argmin(same[:, ::-1], axis=1)).astype(float)
@@ -53,7 +53,7 @@ DETECTOR = Detector(
     signals=(
         Signal("value_level", "", 0, "identity", "", "mean of the values in a minute", 1e-6),
         Signal("value_jump", "", 1, "identity", "", "largest distance of a value from the medians of the five minutes and the half hour before", 1e-6),
-        Signal("value_noise", "", 1, "identity", "", "median step from minute to minute and span within, over ten minutes", 1e-6),
+        Signal("value_noise", "", 1, "identity", "", "over ten minutes: mean of the median step from minute to minute and the median span within one", 1e-6),
         Signal("value_range", "", 1, "identity", "", "largest minus smallest value in a minute", 1e-6),
         Signal("value_trend", "", 0, "identity", "", "median of the last ten minutes against that of the twenty before", 1e-6),
         Signal("still_minutes", "", 1, "log1p", "minutes", "minutes in a row without any change", 0.25),
