@@ -39,6 +39,16 @@ class Windows:
     def __len__(self) -> int:
         return len(self.device)
 
+    def groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The number of each row's window of its device (n,), and a row of each such window (groups,)."""
+        _, device = np.unique(self.device, return_inverse=True)
+        order = np.lexsort((self.end_ms, device))
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (np.diff(device[order]) != 0) | (np.diff(self.end_ms[order]) != 0)
+        number = np.empty(len(order), dtype=np.int64)
+        number[order] = np.cumsum(new) - 1
+        return number, order[new]
+
     def at(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Windows:
         """Some of the rows."""
         return Windows(*(getattr(self, f)[rows] for f in ("device", "start_ms", "end_ms", "observed", "center", "scale")))
@@ -66,6 +76,28 @@ def touching(w: Windows, labels: Labels) -> list[NDArray[np.int64]]:
     return out
 
 
+def clean(w: Windows, labels: Labels, afterglow: timedelta = timedelta(0)) -> Windows:
+    """The windows that no label touches, nor sees within the afterglow: what is known to be wrong is not what is usual."""
+    return w.at(untouched(w, labels, afterglow))
+
+
+def untouched(w: Windows, labels: Labels, afterglow: timedelta = timedelta(0)) -> NDArray[np.bool_]:
+    """(n,) True where no label touches the window, nor is less than the afterglow past."""
+    kept = np.ones(len(w), dtype=bool)
+    longer = Labels(labels.device, labels.start_ms, labels.end_ms + afterglow // timedelta(milliseconds=1), labels.use_case)
+    for rows in touching(w, longer):
+        kept[rows] = False
+    return kept
+
+
+def score(model: scoring.Model, detector: str, w: Windows) -> tuple[NDArray[np.int64], Array, Array]:
+    """Of the windows of the devices, one each: the row whose metric weighs most, the score, each signal's share there."""
+    scored = scoring.score(model, detector, w.observed, w.center, w.scale)
+    number, rows = w.groups()
+    heaviest = np.array(scoring.heaviest(scored.decades, number, len(rows)), dtype=np.int64)
+    return heaviest, scoring.score_together(model, detector, scored.decades, number, len(rows)), scored.share[heaviest]
+
+
 def kinds(detector: Detector) -> list[tuple[str, Array]]:
     """The kinds of injected incidents: each signal alone in each direction that is a sign, and all of them together."""
     d = len(detector.signals)
@@ -78,23 +110,24 @@ def kinds(detector: Detector) -> list[tuple[str, Array]]:
     return found
 
 
-def inject(detector: Detector, clean: Windows, rng: np.random.Generator) -> tuple[Windows, NDArray[np.int64]]:
-    """Perturbed copies of clean windows of every kind and strength, and for each its number of kind and strength."""
+def inject(detector: Detector, clean: Windows, rng: np.random.Generator) -> tuple[Windows, NDArray[np.int64], NDArray[np.int64]]:
+    """Perturbed copies of clean windows of every kind and strength; for each its number of kind and strength, and its original."""
     transforms = [s.transform for s in detector.signals]
     floors = np.array([s.scale_floor for s in detector.signals])
     known = np.flatnonzero(~np.isnan(clean.center).any(axis=1))
     if not len(known):
-        return clean.at(known), np.zeros(0, dtype=np.int64)
-    parts, numbers = [], []
+        return clean.at(known), known, known
+    parts, numbers, originals = [], [], []
     for _, direction in kinds(detector):
         for strength in STRENGTHS:
-            w = clean.at(rng.choice(known, INJECTED))
+            originals.append(rng.choice(known, INJECTED))
+            w = clean.at(originals[-1])
             moved = scoring.transform(w.observed, transforms) + direction * strength * np.fmax(w.scale, floors)
             observed = np.where(direction != 0, scoring.inverse(moved, transforms), w.observed)
             parts.append(Windows(w.device, w.start_ms, w.end_ms, observed, w.center, w.scale))
             numbers.append(np.full(len(w), len(numbers)))
     joined = Windows(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("device", "start_ms", "end_ms", "observed", "center", "scale")))
-    return joined, np.concatenate(numbers)
+    return joined, np.concatenate(numbers), np.concatenate(originals)
 
 
 def incidents(device: NDArray[np.str_], start_ms: NDArray[np.int64], end_ms: NDArray[np.int64], gap: timedelta) -> int:
@@ -123,25 +156,29 @@ def run(
     span = 0
     mine = labels.use_case == model.use_case
     for detector in detectors:
-        w = windows[detector.name]
-        touched = touching(w, labels)
-        clean = np.ones(len(w), dtype=bool)
-        for rows in touched:
-            clean[rows] = False
-        injected, number = inject(detector, w.at(clean), np.random.default_rng(seed))
+        every_metric = windows[detector.name]
+        quiet = clean(every_metric, labels, detector.afterglow)
+        injected, number, original = inject(detector, quiet, np.random.default_rng(seed))
         try:
             begin = time.process_time()
-            got = scoring.score(model, detector.name, w.observed, w.center, w.scale).score
+            rows, got, _ = score(model, detector.name, every_metric)
             seconds += time.process_time() - begin
-            hit = scoring.score(model, detector.name, injected.observed, injected.center, injected.scale).score
+            hit = scoring.score(model, detector.name, injected.observed, injected.center, injected.scale).decades
         except ContractError:
             nan = float("nan")
             return Backtest(nan, nan, nan), more
-        count += len(w)
+        # one metric of the device is odd, the others are as they are
+        of = quiet.groups()[0]
+        hit = np.maximum(hit - np.log10(np.bincount(of)[of[original]]), 0.0)
+        hit = scoring.score_together(model, detector.name, hit, np.arange(len(hit)), len(hit))
+        w = every_metric.at(rows)
+        touched = touching(w, labels)
+        unlabelled = untouched(w, labels)
+        count += len(every_metric)
         anomalous = got >= detector.threshold
         for i, rows in enumerate(touched):
             found[i] |= bool(anomalous[rows].any())
-        false = anomalous & clean
+        false = anomalous & unlabelled
         raised.append((w.device[false], w.start_ms[false], w.end_ms[false]))
         devices |= set(np.unique(w.device))
         if len(w):
@@ -154,7 +191,7 @@ def run(
         every = np.concatenate([got, hit])
         if np.isfinite(every).any():
             lowest, highest = min(lowest, float(np.nanmin(every))), max(highest, float(np.nanmax(every)))
-        more[f"anomalous_share_{detector.name}"] = float(false.sum() / max(int(clean.sum()), 1))
+        more[f"anomalous_share_{detector.name}"] = float(false.sum() / max(int(unlabelled.sum()), 1))
     merged = incidents(*(np.concatenate(x) for x in zip(*raised, strict=True)), gap)
     more["windows_per_second"] = count / seconds if seconds else 0.0
     more["backtest_windows"] = float(count)

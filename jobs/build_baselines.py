@@ -1,10 +1,10 @@
 """Baselines: what is normal for every device (and metric) per hour of the day, from the silver views of a window.
 
-Centre: the median of the hour where it has enough windows, else of the whole window. Scale: 1.4826 times the median
-absolute residual (Rousseeuw and Croux 1993), so that contaminated windows, up to nearly half, do not move it; never
-below the signal's floor. Of which too much is a sign and which are on a log scale (counts, bytes) come in bursts: their
-windows of zero are left out, so that the centre is the usual amount of a minute that has any, and their scale is at
-least the residuals' 90 % quantile over 1.645, which stands a tenth of contaminated windows. A device of the inventory
+Centre: the median of the hour, if nearly all hours of the day have enough windows, else of the whole window. Scale: 1.4826 times the median
+absolute residual (Rousseeuw and Croux 1993), never below the residuals' 90 % quantile over 1.645, which stands a tenth
+of contaminated windows, nor, within limits, what their tail says; never below the signal's floor. Windows of labelled
+incidents are left out. Of which too much is a sign and which are on a log scale (counts, bytes) come in bursts: their
+windows of zero are left out, so that the centre is the usual amount of a minute that has any. A device of the inventory
 without enough windows of its own borrows its kind's baseline, widened by how much the kind's devices differ.
 """
 
@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tidewatch import tables
+from tidewatch import scoring, tables
 from tidewatch.detectors import Detector, Signal, all_detectors
 from tidewatch.settings import Settings
 
-from jobs import cli, lake, signals
+from jobs import cli, signals
 from jobs import spark as sp
 from jobs.topics import publish as send
 
@@ -36,19 +36,26 @@ Integers = NDArray[np.int64]
 
 HOUR_WINDOWS = 30
 """Windows of one hour of the day from which its own median is taken."""
-DEVICE_WINDOWS = 60
+DAY_HOURS = 16
+"""Hours of the day that must be known before hours are told apart."""
+DEVICE_WINDOWS = 30
 """Windows from which a device has a baseline of its own."""
-PART_ROWS = 1_000_000
-"""Rows of a view that one partition takes at most, about: they are in memory at once."""
 ACTIVE_WINDOWS = 10
 """Windows that are not zero from which a bursty signal has a centre of its own; else it is the kind's, or zero."""
 KIND_SHARE = 0.5
 """A device without history is given the metrics that at least this share of its kind reports."""
+TAILS = ((0.9, 1.645), (0.99, 2.576), (1.0, 3.5))
+"""Quantiles of the absolute residuals, and where a normal distribution has them in sigmas."""
+HEAVY = 10.0
+"""A quantile beyond a tenth of the windows widens a scale by so much at most: it may be an incident nobody labelled."""
+UNKNOWN = 1e15
+"""The scale of a signal that an entity never had: whatever it is, it is no sign."""
 MAD = 1.4826
 """A normal distribution's sigma over its median absolute deviation."""
 OF_KIND = 0.1
 OF_LEVEL = 0.005
-"""A scale is at least a tenth of its kind's, and half a percent of the signal's own level (signals that are not logs)."""
+"""Of signals that are not logs: a scale is at least half a percent of the signal's own level, and that of a signal that
+never moved a tenth of its kind's."""
 
 
 def bursty(signal: Signal) -> bool:
@@ -73,11 +80,22 @@ def quantile(group: Integers, values: Array, groups: int, q: float) -> Array:
     return out
 
 
-def summarize(entity: Integers, entities: int, hour: Integers, values: Array, logs: NDArray[np.bool_]) -> dict[str, Array]:
+def daily(center: Array, overall: Array) -> Array:
+    """Each hour's median (entities, 24), NaN where it is not known: between its neighbours'; `overall` (entities,) in all
+    hours as long as less than `DAY_HOURS` are known: nobody can say yet how much hours differ."""
+    import pandas as pd
+
+    around = pd.DataFrame(np.tile(center, 3))
+    between = (around.ffill(axis=1).to_numpy() + around.bfill(axis=1).to_numpy())[:, 24:48] / 2
+    known = (~np.isnan(center)).sum(axis=1, keepdims=True) >= DAY_HOURS
+    return np.where(known, between, overall[:, None])
+
+
+def summarize(entity: Integers, entities: int, hour: Integers, values: Array) -> dict[str, Array]:
     """What the windows of many entities amount to, all at once. `values` (n, d) in transformed units, NaN: does not count.
 
     `n`, `center` (entities, 24, d): count and median of each hour; `count`, `overall`, `spread` (entities, d): count,
-    median and robust scale of all. `logs` (d,): signals on a log scale.
+    median and robust scale of all.
     """
     d = values.shape[1]
     cell = entity * 24 + hour
@@ -88,48 +106,53 @@ def summarize(entity: Integers, entities: int, hour: Integers, values: Array, lo
         there = ~np.isnan(v)
         n, center = np.bincount(cell[there], minlength=entities * 24), quantile(cell, v, entities * 24, 0.5)
         overall = quantile(entity, v, entities, 0.5)
-        center = np.where(n >= HOUR_WINDOWS, center, np.repeat(overall, 24))
+        center = daily(np.where(n >= HOUR_WINDOWS, center, np.nan).reshape(-1, 24), overall).reshape(-1)
         residual = np.abs(v - center[cell])
         spread = MAD * quantile(entity, residual, entities, 0.5)
-        if logs[i]:
-            spread = np.fmax(spread, quantile(entity, residual, entities, 0.9) / 1.645)
+        for q, sigmas in TAILS:
+            wide = quantile(entity, residual, entities, q) / sigmas
+            # where hardly anything ever moves, what moves at all is the measure
+            spread = np.fmax(spread, np.where(spread > 0, np.fmin(wide, HEAVY * spread) if q > 0.9 else wide, wide))
         out["n"][:, :, i], out["center"][:, :, i] = n.reshape(-1, 24), center.reshape(-1, 24)
         out["count"][:, i], out["overall"][:, i], out["spread"][:, i] = np.bincount(entity[there], minlength=entities), overall, spread
     return out
 
 
-def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
+def of_entities(detector: Detector, frame: pd.DataFrame) -> pd.DataFrame:
     """One row an entity: entity, device_id, metric, windows; count, overall, spread (d each), center (24 * d).
 
-    Spark brings the rows of an entity together, numpy takes the medians of all entities of a partition at once. A
-    bursty signal's zeros do not count.
+    `frame`: rows of `signals.rows`, all of their entities. A bursty signal's zeros do not count.
     """
-    d = len(detector.signals)
-    burst, logs = np.array([bursty(s) for s in detector.signals]), np.array([s.transform == "log1p" for s in detector.signals])
-    names = [f"t{i}" for i in range(d)]
+    import pandas as pd
 
+    d = len(detector.signals)
+    burst = np.array([bursty(s) for s in detector.signals])
+    entity, found = pd.factorize(frame["entity"], sort=True)
+    values = scoring.transform(frame[[f"signal_{i}" for i in range(d)]].to_numpy(dtype=np.float64), [s.transform for s in detector.signals])
+    values = np.where(burst & (values <= 0), np.nan, values)
+    got = summarize(entity, len(found), frame["hour"].to_numpy(dtype=np.int64), values)
+    first = frame.loc[np.unique(entity, return_index=True)[1]]
+    return pd.DataFrame({
+        "entity": found, "device_id": first["device_id"].to_numpy(), "metric": first["metric"].to_numpy(),
+        "windows": np.bincount(entity, minlength=len(found)), "center": list(got["center"].reshape(len(found), -1)),
+        **{k: list(got[k]) for k in ("count", "overall", "spread")},
+    })
+
+
+def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
+    """What `of_entities` gives of all windows but those of labelled incidents.
+
+    Spark brings the rows of an entity together, numpy takes the medians of all entities of a partition at once.
+    """
     def work(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         import pandas as pd
 
         frames = list(batches)
-        if not frames:
-            return
-        frame = pd.concat(frames, ignore_index=True)
-        entity, found = pd.factorize(frame["entity"], sort=True)
-        values = frame[names].to_numpy(dtype=np.float64)
-        values = np.where(burst & (values <= 0), np.nan, values)
-        got = summarize(entity, len(found), frame["hour"].to_numpy(dtype=np.int64), values, logs)
-        first = frame.loc[np.unique(entity, return_index=True)[1]]
-        yield pd.DataFrame({
-            "entity": found, "device_id": first["device_id"].to_numpy(), "metric": first["metric"].to_numpy(),
-            "windows": np.bincount(entity, minlength=len(found)), "center": list(got["center"].reshape(len(found), -1)),
-            **{k: list(got[k]) for k in ("count", "overall", "spread")},
-        })
+        if frames:
+            yield of_entities(detector, pd.concat(frames, ignore_index=True))
 
-    rows = spark.sql(signals.query(settings, detector, start, end))
-    rows = rows.selectExpr("entity", "device_id", "metric", "hour", *(f"{sql} AS t{i}" for i, sql in enumerate(signals.transformed(detector))))
-    parts = max(settings.batch.shuffle_partitions, -(-lake.count(settings, tables.table(detector.view)) // PART_ROWS))
-    return rows.repartition(parts, "entity").mapInPandas(
+    rows = signals.unlabelled(spark, settings, detector, signals.rows(spark, settings, detector, start, end))
+    return rows.mapInPandas(
         work, "entity STRING, device_id STRING, metric STRING, windows BIGINT, center ARRAY<DOUBLE>, "
         "count ARRAY<DOUBLE>, overall ARRAY<DOUBLE>, spread ARRAY<DOUBLE>",
     ).toPandas().sort_values("entity", ignore_index=True)
@@ -166,7 +189,8 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
     center = np.where(np.isnan(overall)[:, None, :], np.nan, np.array(own["center"].tolist(), dtype=np.float64).reshape(-1, 24, d))
     kinds = own["device_id"].map(dict(zip(inventory["device_id"], inventory["kind"], strict=True)))
     own["kind"] = kinds.where(kinds.notna(), "")
-    usable = (own["windows"].to_numpy() >= DEVICE_WINDOWS) & (np.isfinite(overall) | burst).all(axis=1)
+    usable = (own["windows"].to_numpy() >= DEVICE_WINDOWS) & (np.isfinite(overall) | burst).any(axis=1)
+    unknown = np.isnan(overall) & ~burst
 
     floors = np.array([s.scale_floor for s in detector.signals])
     identity = np.array([s.transform == "identity" for s in detector.signals])
@@ -184,8 +208,11 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
         middle, wide = np.nan_to_num(middle, nan=0.0), np.fmax(np.sqrt(typical**2 + differ**2), floors)
         if key[0]:
             of_kind[(str(key[0]), str(key[1]))] = (middle, wide, len(members))
-        scale[members] = np.where(np.isnan(scale[members]), wide, np.where(identity, np.fmax(scale[members], OF_KIND * typical), scale[members]))
+        never = identity & (scale[members] <= floors)
+        scale[members] = np.where(np.isnan(scale[members]), wide, np.where(never, np.fmax(scale[members], OF_KIND * typical), scale[members]))
         center[members] = np.where(np.isnan(center[members]), middle, center[members])
+    scale[unknown] = UNKNOWN
+    center = np.where(unknown[:, None, :], 0.0, center)
 
     made = pd.DataFrame({
         "entity": own["entity"], "detector": detector.name, "device_id": own["device_id"], "metric": own["metric"], "kind": own["kind"],

@@ -23,7 +23,7 @@ from tidewatch.errors import InputError
 from tidewatch.features import view
 from tidewatch.settings import ROOT, Settings
 
-from jobs import backtest, cli, feedback, registry, signals
+from jobs import backtest, cli, feedback, lake, registry, signals
 from jobs import spark as sp
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 HOLDOUT = 0.2
 """Last part of the window that is kept for the back-test."""
-LEAST_WINDOWS = 200
+LEAST_WINDOWS = 5
 MOST_WINDOWS = 1_000_000
 """Windows a detector trains and tests on at most; beyond, whole devices are left out by a hash of their id."""
 SAMPLE = 10_000
@@ -54,15 +54,12 @@ class NothingToLearn(InputError):
 # -- reading
 def read_windows(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
     """The detector's windows within [start, end] as pandas: entity, device_id, end_ms, hour, signal_0 …"""
-    rows = spark.sql(signals.query(settings, detector, start, end)).selectExpr(
-        "entity", "device_id", "UNIX_MILLIS(CAST(window_end AS TIMESTAMP)) AS end_ms", "hour",
-        *(f"signal_{i}" for i in range(len(detector.signals))),
-    )
-    count = rows.count()
+    rows = signals.rows(spark, settings, detector, start, end)
+    count = lake.count(settings, tables.table(detector.view))
     if count > MOST_WINDOWS:
         parts = -(-count // MOST_WINDOWS)
         rows = rows.where(f"PMOD(XXHASH64(device_id), {parts}) = 0")
-        cli.say(f"{detector.name}: {count:,} windows; every {parts}th device is taken")
+        cli.say(f"{detector.name}: of {count:,} windows in the lake, those of every {parts}th device are taken")
     return rows.toPandas().sort_values(["entity", "end_ms"], ignore_index=True)
 
 
@@ -153,10 +150,14 @@ def fit_detector(spark: SparkSession, detector: Detector, w: backtest.Windows, f
     from pyspark.ml.functions import array_to_vector
 
     s = detector.signals
+    if len(w) < LEAST_WINDOWS:
+        raise NothingToLearn(f"{detector.name}: only {len(w)} windows to train on, {LEAST_WINDOWS} needed.",
+                             "run jobs.build_features --with-baselines first, over a longer window")
     center, scale = global_baseline(detector, w.observed)
-    known = ~np.isnan(w.center).any(axis=1)
-    z = scoring.standardize(w.observed[known], w.center[known], w.scale[known], [x.transform for x in s], [x.direction for x in s],
-                            np.array([x.scale_floor for x in s]))
+    known = ~np.isnan(w.center).any(axis=1)[:, None]
+    z = scoring.standardize(w.observed, np.where(known, w.center, center), np.where(known, w.scale, scale), [x.transform for x in s],
+                            [x.direction for x in s], np.array([x.scale_floor for x in s]))
+    group = w.groups()[0] if "metric" in view(detector.view).keys else None
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(len(z), SAMPLE, replace=False)) if len(z) > SAMPLE else np.arange(len(z))
     sample = np.clip(z[rows], -scoring.WINSOR, scoring.WINSOR) + rng.normal(0, JITTER, (len(rows), len(s)))
@@ -166,7 +167,7 @@ def fit_detector(spark: SparkSession, detector: Detector, w: backtest.Windows, f
     made = {}
     for family in families:
         begin = time.monotonic()
-        made[family] = scoring.fit(detector, family, fit_family(family, frame, sample, seed), center, scale, z)
+        made[family] = scoring.fit(detector, family, fit_family(family, frame, sample, seed), center, scale, z, group)
         cli.say(f"{detector.name}: {family} in {time.monotonic() - begin:.1f} s")
     frame.unpersist()
     return made
@@ -212,8 +213,8 @@ def train(
         cli.say(f"{d.name}: {len(w):,} windows read in {time.monotonic() - begin:.1f} s")
         counts[f"windows_{d.name}"] = len(w)
     cut = split([w for w in read.values() if len(w)]) if any(counts.values()) else 0
-    learn = {n: w.at((w.end_ms <= cut) & ~np.isnan(w.center).any(axis=1)) for n, w in read.items()}
-    few = {d.name: f"{d.name}: only {len(learn[d.name])} windows of devices with a baseline" for d in detectors if len(learn[d.name]) < LEAST_WINDOWS}
+    learn = {n: int((w.end_ms <= cut).sum()) for n, w in read.items()}
+    few = {d.name: f"{d.name}: only {learn[d.name]} windows" for d in detectors if learn[d.name] < LEAST_WINDOWS}
     champion = registry.champion(c, use_case)
     reigning = registry.read(registry.uri(settings, c, champion)) if champion else None
     detectors = tuple(d for d in detectors if d.name not in few)
@@ -225,7 +226,7 @@ def train(
         cli.say(f"{text}, {LEAST_WINDOWS} needed: left out of the model")
     for d in detectors:
         w = read[d.name]
-        parts[d.name] = fit_detector(spark, d, w.at(w.end_ms <= cut), families, seed)
+        parts[d.name] = fit_detector(spark, d, backtest.clean(w.at(w.end_ms <= cut), labels, d.afterglow), families, seed)
         held[d.name] = w.at(w.start_ms >= cut)
     tags = {
         "use_case": use_case, "window_start": cli.iso(start), "window_end": cli.iso(end), "git_revision": revision(),

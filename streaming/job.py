@@ -16,7 +16,7 @@ from typing import Any
 
 from tidewatch import events, features, tables
 from tidewatch import settings as settings_
-from tidewatch.detectors import all_detectors
+from tidewatch.detectors import Detector, all_detectors
 from tidewatch.errors import ContractError
 from tidewatch.events import Contract
 from tidewatch.features import render
@@ -131,6 +131,18 @@ def insert_landing_sql(table: Table, relation: str) -> str:
     return f"INSERT INTO `landing_{table.name}` SELECT {', '.join([*columns, date])} FROM `{relation}`"
 
 
+def signals_sql(detector: Detector) -> dict[str, str]:
+    """The detector's signals as one array; of a lookback, the ends of the windows seen and then each input, oldest first."""
+    signals = [sql for _, sql in render.signals(detector)]
+    back = detector.lookback
+    if back is None:
+        return {"signals": f"ARRAY[{', '.join(signals)}]", "lookback": ""}
+    seen = [f"ARRAY_AGG({sql}) OVER `back`" for sql in ("CAST(`window_end_ms` AS DOUBLE)", *signals)]
+    keys = ", ".join(render.quoted(k) for k in features.view(detector.view).keys)
+    over = f"PARTITION BY {keys} ORDER BY `rowtime` ROWS BETWEEN {back.windows - 1} PRECEDING AND CURRENT ROW"
+    return {"signals": f"ARRAY_CONCAT({_join(seen)})", "lookback": f"\nWINDOW `back` AS ({over})"}
+
+
 def views_sql(settings: Settings) -> list[tuple[str, str]]:
     """Every relation of the job between sources and sinks, (name, query), each after what it reads."""
     found = []
@@ -146,11 +158,12 @@ def views_sql(settings: Settings) -> list[tuple[str, str]]:
     found.append(("signals", "\nUNION ALL\n".join(
         fill("signals", {
             "view": d.view, "detector": d.name, "use_case": d.use_case, "metric": render.metric(d),
-            "entity": render.entity(d), "signals": ", ".join(sql for _, sql in render.signals(d)),
+            "entity": render.entity(d), **signals_sql(d),
         })
         for d in all_detectors()
     )))
     found.append(("matched", fill("matched", {})))
+    found.append(("gathered", fill("gathered", {})))
     found.append(("scores", fill("scores", {})))
     found.append(("anomalous", fill("anomalous", {
         "window_start_ms": render.flink_millis("CAST(`window_start` AS TIMESTAMP_LTZ(3))"),

@@ -31,6 +31,7 @@ TIMEOUT_SECONDS = 10.0
 TOP = 3
 
 RESULT = (
+    ("metric", DataTypes.STRING()),
     ("score", DataTypes.DOUBLE()),
     ("anomalous", DataTypes.BOOLEAN()),
     ("model_version", DataTypes.STRING()),
@@ -39,6 +40,7 @@ RESULT = (
     ("top_observed", DataTypes.ARRAY(DataTypes.DOUBLE())),
     ("top_expected", DataTypes.ARRAY(DataTypes.DOUBLE())),
     ("top_shares", DataTypes.ARRAY(DataTypes.DOUBLE())),
+    ("signals", DataTypes.ARRAY(DataTypes.DOUBLE())),
     ("expected", DataTypes.ARRAY(DataTypes.DOUBLE())),
     ("severity", DataTypes.STRING()),
     ("technique", DataTypes.STRING()),
@@ -117,34 +119,45 @@ def matrix(rows: Any, width: int) -> np.ndarray:
     return out
 
 
+def observe(detector: Detector, rows: Any) -> np.ndarray:
+    """The signals (n, d) out of what the SQL hands over: themselves, or the windows of a lookback."""
+    back = detector.lookback
+    if back is None:
+        return matrix(rows, len(detector.signals))
+    width, n = 1 + len(back.inputs), len(rows)
+    seen = np.full((n, width, back.windows), np.nan)
+    for i, row in enumerate(rows):
+        if row is not None and len(row) and not len(row) % width:
+            part = np.asarray(row, dtype=float).reshape(width, -1)[:, -back.windows:]
+            seen[i, :, back.windows - part.shape[1]:] = part
+    return back.signals(np.nan_to_num(seen[:, 0], nan=-np.inf), seen[:, 1:])
+
+
 def explain(
-    detector: Detector, version: str, threshold: float, frame: pd.DataFrame, scored: scoring.Scored, observed: np.ndarray,
-) -> list[tuple[Any, ...]]:
-    """One result a row of the frame, in the order of RESULT."""
-    rows = []
+    detector: Detector, version: str, threshold: float, score: float, row: int, metric: str, source: str, scored: scoring.Scored,
+    observed: np.ndarray,
+) -> tuple[Any, ...]:
+    """The result of one window, in the order of RESULT; `row`: of the metric that weighs most."""
+    baseline = scored.baseline[row]
+    if baseline == "device" and source == "kind":
+        baseline = "kind"
     names = [s.name for s in detector.signals]
-    for i in range(len(frame)):
-        score = float(scored.score[i])
-        if not np.isfinite(score):
-            rows.append((None,) * len(RESULT))
-            continue
-        baseline = scored.baseline[i]
-        if baseline == "device" and frame["source"].iloc[i] == "kind":
-            baseline = "kind"
-        share = np.nan_to_num(scored.share[i])
-        top = [int(k) for k in np.argsort(-share, kind="stable")[:TOP]]
-        first = top[0]
-        rows.append((
-            score, score >= threshold, f"{detector.use_case}/{version}", baseline,
-            [names[k] for k in top], observed[i][top].tolist(), scored.expected[i][top].tolist(), share[top].tolist(),
-            scored.expected[i].tolist(), detector.severity(score) or detector.severities[0][1], detector.technique, detector.title,
-            reason(detector, frame["metric"].iloc[i], detector.signals[first], observed[i][first], scored.expected[i][first], baseline),
-        ))
-    return rows
+    share, seen, expected = np.nan_to_num(scored.share[row]), observed[row], scored.expected[row]
+    top = [int(k) for k in np.argsort(-share, kind="stable")[:TOP]]
+    first = top[0]
+    return (
+        metric, score, score >= threshold, f"{detector.use_case}/{version}", baseline,
+        [names[k] for k in top], seen[top].tolist(), expected[top].tolist(), share[top].tolist(), seen.tolist(), expected.tolist(),
+        detector.severity(score) or detector.severities[0][1], detector.technique, detector.title,
+        reason(detector, metric, detector.signals[first], seen[first], expected[first], baseline),
+    )
 
 
 class Scorer(ScalarFunction):  # type: ignore[misc]
-    """`tidewatch_score(use_case, detector, metric, version, uri, signals, source, center, scale)`, vectorized."""
+    """`tidewatch_score(use_case, detector, version, uri, metric, signals, source, center, scale)`, vectorized.
+
+    The last five are arrays, one element a metric of the device.
+    """
 
     def __init__(self, cache: str) -> None:
         self._cache = cache
@@ -159,7 +172,7 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
         self._unscored = function_context.get_metric_group().counter("unscored_windows")
 
     def eval(self, *columns: pd.Series) -> pd.DataFrame:
-        names = ("use_case", "detector", "metric", "version", "uri", "signals", "source", "center", "scale")
+        names = ("use_case", "detector", "version", "uri", "metric", "signals", "source", "center", "scale")
         frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
         results: list[Any] = [(None,) * len(RESULT)] * len(frame)
         for (use_case, name, version, uri), at in frame.groupby(["use_case", "detector", "version", "uri"]).indices.items():
@@ -168,17 +181,21 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
                 self._unscored.inc(len(at))
                 continue
             detector, part = self._detectors[name], frame.iloc[at]
+            group = np.repeat(np.arange(len(at)), [len(m) for m in part["metric"]])
+            metric, signals, source, center, scale = ([x for row in part[n] for x in row] for n in names[4:])
             width = len(detector.signals)
-            observed = matrix(part["signals"], width)
+            observed = observe(detector, signals)
             try:
-                scored = scoring.score(found[1], name, observed, matrix(part["center"], width), matrix(part["scale"], width))
+                scored = scoring.score(found[1], name, observed, matrix(center, width), matrix(scale, width))
+                score = scoring.score_together(found[1], name, scored.decades, group, len(at))
                 threshold = found[1].detectors[name].threshold
             except ContractError as e:  # trained for other signals than the detector has now
                 log.error("model %s/%s: %s", use_case, found[0], e)
                 self._unscored.inc(len(at))
                 continue
-            for k, row in zip(at, explain(detector, found[0], threshold, part, scored, observed), strict=True):
-                results[k] = row
+            for k, row in enumerate(scoring.heaviest(scored.decades, group, len(at))):
+                if np.isfinite(score[k]):
+                    results[at[k]] = explain(detector, found[0], threshold, float(score[k]), row, metric[row], source[row], scored, observed)
         return pd.DataFrame(results, columns=[n for n, _ in RESULT])
 
 

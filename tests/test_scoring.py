@@ -98,35 +98,38 @@ def corruption() -> Detector:
 
 def test_missing_signals_are_no_evidence_and_nothing_at_all_has_no_score() -> None:
     d = corruption()
-    width, center, scale = len(d.signals), np.zeros((3, 5)), np.ones((3, 5))
+    width = len(d.signals)
+    center, scale = np.zeros((3, width)), np.ones((3, width))
     observed = np.zeros((3, width))
     observed[1] = np.nan
-    observed[2] = [np.nan, np.nan, np.nan, np.nan, 40.0]
+    observed[2] = [*[np.nan] * (width - 1), 40.0]
     got = scoring.score(model(d), d.name, observed, center, scale)
     assert got.score[0] < 0.2 and np.isnan(got.score[1]) and got.score[2] >= 0.5
-    assert got.share[2].tolist() == [0, 0, 0, 0, 1] and not got.share[0].any()
+    assert got.share[2].tolist() == [*[0] * (width - 1), 1] and not got.share[0].any()
 
 
 def test_without_a_baseline_the_global_one_is_taken() -> None:
     d = corruption()
-    observed = np.full((2, 5), 3.0)
-    center, scale = np.full((2, 5), 3.0), np.ones((2, 5))
+    width = len(d.signals)
+    observed = np.full((2, width), 3.0)
+    center, scale = np.full((2, width), 3.0), np.ones((2, width))
     center[1] = np.nan
     got = scoring.score(model(d), d.name, observed, center, scale)
-    assert got.baseline == ["device", "global"] and got.expected[1].tolist() == [0] * 5
+    assert got.baseline == ["device", "global"] and got.expected[1].tolist() == [0] * width
 
 
 def test_too_little_is_no_sign_where_too_much_is_asked() -> None:
     d = next(d for d in all_detectors() if d.name == "flood")
-    center = np.full((1, 3), np.log1p(1e4))
-    got = scoring.score(model(d), d.name, np.zeros((1, 3)), center, np.full((1, 3), 0.5))
+    width = len(d.signals)
+    center = np.full((1, width), np.log1p(1e4))
+    got = scoring.score(model(d), d.name, np.zeros((1, width)), center, np.full((1, width), 0.5))
     assert got.score[0] < 0.2
 
 
 def test_wrong_shapes_and_unknown_detectors_are_named() -> None:
     m = model(corruption())
-    with pytest.raises(ContractError, match=r"three times \(n, 5\)"):
-        scoring.score(m, "corruption", np.zeros((2, 5)), np.zeros((2, 4)), np.zeros((2, 5)))
+    with pytest.raises(ContractError, match=r"three times \(n, 7\)"):
+        scoring.score(m, "corruption", np.zeros((2, 7)), np.zeros((2, 4)), np.zeros((2, 7)))
     with pytest.raises(ContractError, match="does not know the detector 'flood'"):
         scoring.score(m, "flood", np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3)))
 
@@ -138,9 +141,33 @@ def test_a_model_survives_its_file(family: str) -> None:
     again = scoring.load(text)
     assert scoring.dump(again) == text
     rng = np.random.default_rng(5)
-    observed, center, scale = rng.normal(size=(100, 5)) * 9, rng.normal(size=(100, 5)), rng.uniform(0.5, 2, (100, 5))
+    observed, center, scale = rng.normal(size=(100, 7)) * 9, rng.normal(size=(100, 7)), rng.uniform(0.5, 2, (100, 7))
     a, b = (scoring.score(x, "corruption", observed, center, scale) for x in (m, again))
     assert (a.score == b.score).all() and (a.share == b.share).all()
+
+
+def test_metrics_together_weigh_more_than_one_and_many_make_no_alert() -> None:
+    one = scoring.evidence(np.array([4.0]), np.array([0]), 2)
+    assert one[0] == 4 and np.isnan(one[1])
+    decades = np.array([4.0, 0, 0, 0, 4, 4, 4, np.nan])
+    alone, several = scoring.evidence(decades, np.array([0, 0, 0, 0, 1, 1, 1, 1]), 2)
+    assert alone == pytest.approx(4 - np.log10(4)) and several == pytest.approx(12 - np.log10(3) - np.log10(1.5))
+    assert scoring.heaviest(decades, np.array([0, 0, 0, 0, 1, 1, 1, 1]), 3)[0] == 0
+    assert scoring.heaviest(decades, np.array([0, 0, 0, 0, 1, 1, 1, 1]), 3)[2] == -1
+
+
+def test_windows_of_devices_are_calibrated_too() -> None:
+    d = corruption()
+    z = training(d, 40_000)
+    group = np.repeat(np.arange(10_000), 4)
+    made = scoring.fit(d, "pca", arrays("pca", z), np.zeros(len(d.signals)), np.ones(len(d.signals)), z, group)
+    m = scoring.Model(d.use_case, "pca", {d.name: made})
+    again = scoring.load(scoring.dump(m))
+    decades = -np.log10(scoring.probability(made.calibration, scoring.distance("pca", made.arrays, z)))
+    score = scoring.score_together(again, d.name, np.maximum(decades, 0), group, 10_000)
+    assert (score == scoring.score_together(m, d.name, np.maximum(decades, 0), group, 10_000)).all()
+    # 2 decades are one window in a hundred
+    assert (score >= 2 / 8).mean() == pytest.approx(0.01, rel=0.5)
 
 
 def broken(**changes: Any) -> str:
@@ -158,11 +185,11 @@ def broken(**changes: Any) -> str:
 @pytest.mark.parametrize("text", [
     "", "{}", "[]", "null", '{"format": 2}', '{"format": 1, "use_case": "lie", "family": "pca", "detectors": {}}',
     '{"format": 1, "use_case": "lie", "family": "pca", "detectors": {"x": null}}',
-    broken(center=[0, 0]), broken(center=[0, 0, 0, 0, float("nan")]), broken(scale=[1, 1, 1, 1, 0]), broken(threshold=0),
+    broken(center=[0, 0]), broken(center=[0, 0, 0, 0, 0, 0, float("nan")]), broken(scale=[1, 1, 1, 1, 1, 1, 0]), broken(threshold=0),
     broken(arrays__mean=[1]), broken(arrays__components=[[1, 2]]), broken(arrays__variances=[1, 1, 1, -1]), broken(arrays__variances=[1]),
-    broken(family="gmm", arrays__covariances=np.zeros((2, 5, 5)).tolist()), broken(family="kmeans", arrays__centers=[]),
+    broken(family="gmm", arrays__covariances=np.zeros((2, 7, 7)).tolist()), broken(family="kmeans", arrays__centers=[]),
     broken(calibration__body=[1, 2]), broken(calibration__sigma=0), broken(calibration__sigma=float("inf")), broken(calibration__shape=3),
-    broken(directions=[1, 1]), broken(transforms=["identity", "cube", "identity", "identity", "identity"]), broken(arrays={}),
+    broken(directions=[1, 1]), broken(transforms=["cube", *["identity"] * 6]), broken(arrays={}),
     broken(center="much"),
 ])
 def test_a_bad_model_is_refused(text: str) -> None:
@@ -176,7 +203,7 @@ def test_a_bad_model_is_refused(text: str) -> None:
 def test_a_million_windows_in_seconds(family: str) -> None:
     m = model(corruption(), family)
     rng = np.random.default_rng(6)
-    observed = rng.normal(size=(1_000_000, 5))
+    observed = rng.normal(size=(1_000_000, 7))
     zero, one = np.zeros_like(observed), np.ones_like(observed)
     begin = time.process_time()
     scoring.score(m, "corruption", observed, zero, one)

@@ -4,7 +4,11 @@ A window's signals are compared with its baseline, z = (transform(x) - center) /
 direction. The family measures how far z lies from the training windows, and the calibration turns that distance into
 a tail probability p: empirical quantiles in the body, a generalized Pareto distribution beyond (Pickands 1975; its
 shape and scale from two quantiles of the excesses, so that contaminated training windows do not widen it).
-score = min(1, -log10(p) / 12): 0.5 is one window in a million.
+score = L / (6 + L) with L = -log10(p): 0.5 is one window in a million, and no score is so high that none is higher.
+
+Where a detector looks at the metrics of a device one by one, the window of the device is scored: of its m metrics the
+five least p, p1 to p5, give the evidence sum(max(0, -log10(p_k m / k))): each what Simes (1986) makes of it, so that many
+metrics do not make an alert, and several odd ones at once weigh more than one. A second calibration gives its p.
 """
 
 from __future__ import annotations
@@ -26,9 +30,16 @@ Array = NDArray[np.float64]
 FORMAT = 1
 FAMILIES = ("pca", "kmeans", "gmm")
 TRANSFORMS = ("identity", "log1p")
-DECADES = 12.0
-"""-log10(p) at which the score is 1."""
+DECADES = 6.0
+"""-log10(p) at which the score is 0.5."""
+LEAST_DECADES, BEYOND = 4.0, 0.5
+"""A window is anomalous if it is half a decade less likely than all of the training windows: from -log10(p) = 4 on at the
+earliest, and at the detector's threshold at the latest, whatever contaminated the training."""
+TOGETHER = 5
+"""Metrics of a device whose evidence is added."""
 Z_MAX = 1e3
+FAR = 20.0
+"""z beyond this are equally far: one signal gone wild does not outweigh several that are clearly wrong."""
 WINSOR = 8.0
 """Training z are cut here, so that a few extreme windows do not turn the model towards themselves."""
 TAIL = 0.02
@@ -75,6 +86,8 @@ class DetectorModel:
     gmm: weights (k,), means (k, d), covariances (k, d, d)."""
     calibration: Calibration
     threshold: float
+    together: Calibration | None = None
+    """Of the evidence of a device's metrics together; None: the detector looks at whole devices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +106,8 @@ class Scored:
 
     score: Array
     """(n,) 0 to 1; NaN where every signal is missing."""
+    decades: Array
+    """(n,) -log10 of the tail probability of each row alone; NaN where every signal is missing."""
     share: Array
     """(n, d) each signal's part of the sum of squared z; rows sum to 1, or are all 0 where nothing deviates."""
     expected: Array
@@ -140,6 +155,7 @@ def distance(family: str, arrays: Mapping[str, Array], z: Array) -> Array:
     pca: root of Hotelling's T² within the components plus the residual Q over its variance (Jackson and
     Mudholkar 1979). kmeans: to the nearest centre. gmm: root of twice the log-likelihood lost against the peak.
     """
+    z = np.clip(z, -FAR, FAR)
     if family == "pca":
         y = z - arrays["mean"]
         t = y @ arrays["components"].T
@@ -222,23 +238,69 @@ def score(model: Model, detector: str, observed: Array, center: Array, scale: Ar
     center = np.where(whole[:, None], center, m.center)
     scale = np.where(whole[:, None], scale, m.scale)
     z = standardize(observed, center, scale, m.transforms, m.directions, m.scale_floors)
-    p = probability(m.calibration, distance(m.family, m.arrays, z))
-    value = np.minimum(1.0, np.maximum(0.0, -np.log10(p) / DECADES))
-    value[np.isnan(observed).all(axis=1)] = np.nan
+    decades = np.maximum(0.0, -np.log10(probability(m.calibration, distance(m.family, m.arrays, z))))
+    decades[np.isnan(observed).all(axis=1)] = np.nan
     squares = z * z
     total = squares.sum(axis=1, keepdims=True)
     share = np.divide(squares, total, out=np.zeros_like(squares), where=total > 0)
-    return Scored(value, share, inverse(center, m.transforms), np.where(whole, "device", "global").tolist())
+    return Scored(to_score(decades), decades, share, inverse(center, m.transforms), np.where(whole, "device", "global").tolist())
 
 
-def fit(detector: Detector, family: str, arrays: Mapping[str, Array], center: Array, scale: Array, z: Array) -> DetectorModel:
-    """A detector's model from its family's arrays, calibrated on the training z (n, d)."""
+def to_score(decades: Array) -> Array:
+    """-log10 of a tail probability on the scale of scores."""
+    return np.asarray(decades / (DECADES + decades))
+
+
+def evidence(decades: Array, group: NDArray[np.int64], groups: int) -> Array:
+    """What the metrics of each device's window say together: (groups,) from `decades` (n,); NaN where none says anything."""
+    there = np.flatnonzero(~np.isnan(decades))
+    order = there[np.lexsort((-decades[there], group[there]))]
+    count = np.bincount(group[order], minlength=groups)
+    place = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+    top = place < TOGETHER
+    order, place = order[top], place[top]
+    part = np.maximum(0.0, decades[order] - np.log10(count[group[order]] / (place + 1.0)))
+    return np.asarray(np.where(count > 0, np.bincount(group[order], weights=part, minlength=groups), np.nan))
+
+
+def heaviest(decades: Array, group: NDArray[np.int64], groups: int) -> list[int]:
+    """The row of each device's window whose metric is the most unlikely: (groups,); -1 for one without rows."""
+    found = np.full(groups, -1)
+    order = np.lexsort((np.nan_to_num(decades, nan=-1.0), group))
+    found[group[order]] = order  # the last of a group stays
+    return [int(i) for i in found]
+
+
+def score_together(model: Model, detector: str, decades: Array, group: NDArray[np.int64], groups: int) -> Array:
+    """Scores (groups,) of the windows of devices from `decades` (n,) of their metrics; `group` (n,): which window."""
+    together = model.detectors[detector].together
+    found = evidence(decades, group, groups)
+    if together is not None:
+        there = ~np.isnan(found)
+        found[there] = -np.log10(probability(together, found[there]))
+    return to_score(np.maximum(found, 0.0))
+
+
+def fit(
+    detector: Detector, family: str, arrays: Mapping[str, Array], center: Array, scale: Array, z: Array,
+    group: NDArray[np.int64] | None = None,
+) -> DetectorModel:
+    """A detector's model from its family's arrays, calibrated on the training z (n, d); `group` (n,): windows of devices."""
     s: tuple[Signal, ...] = detector.signals
+    distances = distance(family, arrays, z)
+    calibration = fit_calibration(distances)
+    together = None
+    decades = np.maximum(0.0, -np.log10(probability(calibration, distances)))
+    if group is not None:
+        found = evidence(decades, group, int(group.max()) + 1)
+        together = fit_calibration(found)
+        decades = -np.log10(probability(together, found))
+    seen = float(np.clip(decades.max() + BEYOND, LEAST_DECADES, DECADES))
     return DetectorModel(
         signals=tuple(x.name for x in s), transforms=tuple(x.transform for x in s), directions=tuple(x.direction for x in s),
         scale_floors=np.array([x.scale_floor for x in s]), center=np.asarray(center, dtype=np.float64),
         scale=np.asarray(scale, dtype=np.float64), family=family, arrays={k: np.asarray(v, dtype=np.float64) for k, v in arrays.items()},
-        calibration=fit_calibration(distance(family, arrays, z)), threshold=detector.threshold,
+        calibration=calibration, threshold=min(detector.threshold, seen / (DECADES + seen)), together=together,
     )
 
 
@@ -256,6 +318,10 @@ def gmm_arrays(weights: Array, means: Array, covariances: Array) -> dict[str, Ar
 
 
 # -- model.json
+def _calibration_json(c: Calibration) -> dict[str, Any]:
+    return {"body": c.body.tolist(), "sigma": c.sigma, "shape": c.shape}
+
+
 def dump(model: Model) -> str:
     """The model as JSON text; the same model always gives the same text."""
     detectors = {
@@ -263,8 +329,8 @@ def dump(model: Model) -> str:
             "signals": list(m.signals), "transforms": list(m.transforms), "directions": list(m.directions),
             "scale_floors": m.scale_floors.tolist(), "center": m.center.tolist(), "scale": m.scale.tolist(),
             "family": m.family, "arrays": {k: v.tolist() for k, v in m.arrays.items()},
-            "calibration": {"body": m.calibration.body.tolist(), "sigma": m.calibration.sigma, "shape": m.calibration.shape},
-            "threshold": m.threshold,
+            "calibration": _calibration_json(m.calibration), "threshold": m.threshold,
+            **({} if m.together is None else {"together": _calibration_json(m.together)}),
         }
         for name, m in model.detectors.items()
     }
@@ -321,15 +387,21 @@ def _detector(name: str, raw: Mapping[str, Any]) -> DetectorModel:
             np.linalg.cholesky(arrays["covariances"])
         except np.linalg.LinAlgError as e:
             raise _BadModel(f"model.json, {name}: a covariance is not positive definite.") from e
-    c = raw["calibration"]
-    calibration = Calibration(array("calibration.body", c["body"], (len(BODY),)), float(c["sigma"]), float(c["shape"]))
+
+    def calibration(what: str) -> Calibration:
+        c = raw[what]
+        made = Calibration(array(f"{what}.body", c["body"], (len(BODY),)), float(c["sigma"]), float(c["shape"]))
+        if not (math.isfinite(made.sigma) and made.sigma > 0 and 0 <= made.shape < 1):
+            raise _BadModel(f"model.json, {name}: the tail has scale {made.sigma} and shape {made.shape}.")
+        if (np.diff(made.body) < 0).any():
+            raise _BadModel(f"model.json, {name}: quantiles must not fall.")
+        return made
+
     floors, scale = array("scale_floors", raw["scale_floors"], (d,)), array("scale", raw["scale"], (d,))
-    if not (math.isfinite(calibration.sigma) and calibration.sigma > 0 and 0 <= calibration.shape < 1):
-        raise _BadModel(f"model.json, {name}: the tail has scale {calibration.sigma} and shape {calibration.shape}.")
-    if (np.diff(calibration.body) < 0).any() or (floors <= 0).any() or (scale <= 0).any():
-        raise _BadModel(f"model.json, {name}: quantiles must not fall and scales must be above zero.")
+    if (floors <= 0).any() or (scale <= 0).any():
+        raise _BadModel(f"model.json, {name}: scales must be above zero.")
     threshold = float(raw["threshold"])
     if not 0 < threshold <= 1:
         raise _BadModel(f"model.json, {name}: the threshold {threshold} is not in (0, 1].")
     return DetectorModel(signals, transforms, directions, floors, array("center", raw["center"], (d,)), scale, family, arrays,
-                         calibration, threshold)
+                         calibration("calibration"), threshold, calibration("together") if "together" in raw else None)

@@ -1,12 +1,12 @@
--- Every window that a model scored, with what the model said.
+-- Every window of a device that a model scored, with what the model said; of several metrics, the one that weighs most.
 SELECT
-  `use_case`, `detector`, `device_id`, `metric`, `window_start`, `window_end`, `window_end_ms`, `rowtime`,
+  `use_case`, `detector`, `device_id`, `r`.`metric` AS `metric`, `window_start`, `window_end`, `window_end_ms`, `rowtime`,
   `r`.`score` AS `score`, `r`.`anomalous` AS `anomalous`, `r`.`model_version` AS `model_version`, `r`.`baseline` AS `baseline`,
   `r`.`top_signals` AS `top_signals`, `r`.`top_observed` AS `top_observed`, `r`.`top_expected` AS `top_expected`,
-  `r`.`top_shares` AS `top_shares`, `signals`, `r`.`expected` AS `expected`,
+  `r`.`top_shares` AS `top_shares`, `r`.`signals` AS `signals`, `r`.`expected` AS `expected`,
   `r`.`severity` AS `severity`, `r`.`technique` AS `technique`, `r`.`title` AS `title`, `r`.`reason` AS `reason`
 FROM (
-  SELECT *, tidewatch_score(`use_case`, `detector`, `metric`, `version`, `uri`, `signals`, `source`, `center`, `scale`) AS `r`
-  FROM `matched`
+  SELECT *, tidewatch_score(`use_case`, `detector`, `version`, `uri`, `metric`, `signals`, `source`, `center`, `scale`) AS `r`
+  FROM `gathered`
 )
 WHERE `r`.`score` IS NOT NULL

@@ -3,5 +3,5 @@ SELECT
   '${use_case}' AS `use_case`, '${detector}' AS `detector`, `device_id`, ${metric} AS `metric`,
   `window_start`, `window_end`, `window_end_ms`, `rowtime`,
   ${entity} AS `entity`,
-  ARRAY[${signals}] AS `signals`
-FROM `${view}`
+  ${signals} AS `signals`
+FROM `${view}`${lookback}

@@ -53,7 +53,9 @@ def test_every_view_has_its_columns_in_both_engines(name: str) -> None:
 
 @pytest.mark.parametrize("detector", all_detectors(), ids=lambda d: d.name)
 def test_every_detector_has_signals(detector) -> None:  # type: ignore[no-untyped-def]
-    assert [n for n, _ in render.signals(detector)] == [s.name for s in detector.signals]
+    wanted = [n for n, _ in detector.lookback.inputs] if detector.lookback else [s.name for s in detector.signals]
+    assert [n for n, _ in render.signals(detector)] == wanted
+    assert all(bool(s.expression) == (detector.lookback is None) for s in detector.signals)
     assert render.entity(detector).startswith(f"CONCAT('{detector.name}|'")
 
 

@@ -49,7 +49,7 @@ def content(s: settings.Settings, name: str) -> list[tuple[Any, ...]]:
 
 
 def test_1_features_and_baselines_twice_are_the_same(lake: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("flow_1m", "reading_1m", "activity_10m", "reading_10m", "baselines")
+    names = ("flow_1m", "reading_1m", "activity_10m", "baselines")
     first = run(capsys, "build_features", *WINDOW, "--with-baselines", "--no-publish")
     assert set(first["tables"]) == set(names[:-1]) and all(first["tables"].values())
     before = {n: content(lake, n) for n in names}
@@ -82,11 +82,9 @@ def test_3_baselines_are_what_numpy_finds(lake: settings.Settings) -> None:
     mine = view[view["device_id"] == "dev-0003"]
     mine = mine[mine["inbound_flows"] > 0]
     inbound = np.log1p(mine["inbound_flows"].to_numpy(float))
-    hour = mine["window_end"].dt.hour.to_numpy()
     row = found.loc["flood|dev-0003|"]
-    center = np.asarray(row["center"]).reshape(24, 3)
-    assert center[1, 0] == pytest.approx(np.median(inbound[hour == 1]))
-    assert center[12, 0] == pytest.approx(np.median(inbound)), "an hour without windows has the whole window's median"
+    center = np.asarray(row["center"]).reshape(24, -1)
+    assert center[:, 0] == pytest.approx(np.median(inbound)), "hours never seen: every hour has the whole window's median"
     assert row["source"] == "device" and row["kind"] == "server" and row["windows"] >= len(mine)
     silent = found[found["device_id"] == synthetic.device(DEVICES - 1)]
     assert (silent["source"] == "kind").all() and (silent["windows"] == 0).all() and len(silent) >= 3
@@ -121,7 +119,7 @@ def test_6_training_registers_candidates_that_load_without_spark(lake: settings.
 
     c = registry.client(lake)
     v = registry.version(c, "lie", done["models"]["lie"]["gmm"]["version"])
-    assert v.tags["family"] == "gmm" and v.tags["window_end"] == "2026-03-02T03:00:00Z" and json.loads(v.tags["delta_versions"])["reading_10m"] >= 0
+    assert v.tags["family"] == "gmm" and v.tags["window_end"] == "2026-03-02T03:00:00Z" and json.loads(v.tags["delta_versions"])["reading_1m"] >= 0
     model = registry.read(registry.uri(lake, c, v))
     assert model.use_case == "lie" and set(model.detectors) == {"corruption"}
     import mlflow

@@ -85,20 +85,28 @@ def test_the_backtest_is_the_last_fifth_of_the_time_that_has_windows() -> None:
 
 
 def test_medians_of_many_entities_are_what_numpy_finds_for_each() -> None:
-    from jobs.build_baselines import MAD, quantile, summarize
+    from jobs.build_baselines import HEAVY, MAD, quantile, summarize
 
     rng = np.random.default_rng(1)
-    entity, hour, values = rng.integers(0, 5, 4000), rng.integers(0, 3, 4000), rng.normal(size=(4000, 2))
-    values[rng.random((4000, 2)) < 0.3] = np.nan
+    entity, hour, values = rng.integers(0, 5, 8000), rng.integers(0, 24, 8000), rng.normal(size=(8000, 2))
+    hour[entity == 3] %= 3
+    values[rng.random((8000, 2)) < 0.3] = np.nan
     values[entity == 4, 1] = np.nan
-    got = summarize(entity, 6, hour, values, np.array([False, True]))
+    got = summarize(entity, 6, hour, values)
     mine = values[entity == 2]
     assert got["overall"][2] == pytest.approx(np.nanmedian(mine, axis=0)) and got["count"][2].tolist() == (~np.isnan(mine)).sum(axis=0).tolist()
     center = np.nanmedian(values[(entity == 2) & (hour == 1)], axis=0)
-    assert got["center"][2, 1] == pytest.approx(center) and got["center"][2, 20] == pytest.approx(np.nanmedian(mine, axis=0))
+    assert got["center"][2, 1] == pytest.approx(center)
+    assert got["center"][3] == pytest.approx(np.tile(np.nanmedian(values[entity == 3], axis=0), (24, 1))), "hours never seen: no rhythm"
+    from jobs.build_baselines import daily
+
+    hours = np.arange(24.0)
+    hours[5] = np.nan
+    assert daily(hours[None], np.zeros(1))[0, [4, 5, 6]].tolist() == [4, 5, 6]
     residual = np.abs(mine - got["center"][2, hour[entity == 2]])
-    assert got["spread"][2, 0] == pytest.approx(MAD * np.nanmedian(residual[:, 0]))
-    assert got["spread"][2, 1] == pytest.approx(max(MAD * np.nanmedian(residual[:, 1]), np.nanquantile(residual[:, 1], 0.9) / 1.645))
+    body = max(MAD * np.nanmedian(residual[:, 0]), np.nanquantile(residual[:, 0], 0.9) / 1.645)
+    tail = max(min(np.nanquantile(residual[:, 0], q) / sigmas, HEAVY * body) for q, sigmas in ((0.99, 2.576), (1.0, 3.5)))
+    assert got["spread"][2, 0] == pytest.approx(max(body, tail))
     assert np.isnan(got["overall"][4, 1]) and np.isnan(got["overall"][5]).all()
     assert np.isnan(quantile(np.zeros(0, np.int64), np.zeros(0), 2, 0.5)).all()
 
@@ -117,7 +125,8 @@ def test_injected_incidents_go_where_the_signs_point(d: detectors.Detector) -> N
     assert len(kinds) == sum(2 if s.direction == 0 else 1 for s in d.signals) + 1
     n, width = 5, len(d.signals)
     w = backtest.Windows(np.array(["a"] * n), np.arange(n), np.arange(n) + 1, np.full((n, width), 3.0), np.full((n, width), 1.0), np.ones((n, width)))
-    injected, number = backtest.inject(d, w, np.random.default_rng(1))
+    injected, number, original = backtest.inject(d, w, np.random.default_rng(1))
+    assert (injected.end_ms == original + 1).all()
     assert len(injected) == len(kinds) * len(backtest.STRENGTHS) * backtest.INJECTED == len(number)
     moved = injected.observed - 3.0
     assert (np.sign(moved[number == 0]) == np.sign(kinds[0][1])).all()

@@ -71,16 +71,35 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(served: tuple[Pat
 
 
 def test_a_result_tells_why() -> None:
-    observed = np.array([[1e9, 3.0, 1000.0], [np.nan] * 3])
-    center, scale = np.log1p(np.array([[2e4, 1.0, 1.0]] * 2)), np.full((2, 3), 0.5)
+    observed = np.array([[1e9, 3.0, 1000.0, 2e4], [np.nan] * 4])
+    center, scale = np.log1p(np.array([[2e4, 1.0, 1.0, 2e4]] * 2)), np.full((2, 4), 0.5)
     scored = scoring.score(make(LEAK), LEAK.name, observed, center, scale)
-    frame = pd.DataFrame({"metric": ["", ""], "source": ["kind", "device"]})
-    hit, nothing = scorer.explain(LEAK, "4", 0.5, frame, scored, observed)
+    hit = scorer.explain(LEAK, "4", 0.5, float(scored.score[0]), 0, "", "kind", scored, observed)
     row = dict(zip((n for n, _ in scorer.RESULT), hit, strict=True))
     assert row["anomalous"] and row["severity"] == "critical" and row["model_version"] == "leak/4" and row["baseline"] == "kind"
     assert row["top_signals"][0] == "external_bytes_out" and sum(row["top_shares"]) == pytest.approx(1)
     assert row["reason"] == "bytes sent to outside addresses in a minute: 1 GB, expected 20 kB for devices of its kind"
-    assert nothing == (None,) * len(scorer.RESULT)
+    assert row["metric"] == "" and row["signals"] == observed[0].tolist() and np.isnan(scored.score[1])
+
+
+def test_the_windows_of_a_lookback_become_signals_as_in_batch() -> None:
+    """What Flink hands over, oldest first and fewer at the beginning, against what the batch side makes of the same rows."""
+    rng = np.random.default_rng(1)
+    d = next(d for d in all_detectors() if d.name == "corruption")
+    assert d.lookback is not None
+    end, inputs = 60_000.0 * np.arange(1, 51), rng.normal(size=(len(d.lookback.inputs), 50))
+    inputs[0, 7] = np.nan
+    rows: list[object] = []
+    for i in range(50):
+        first = max(0, i + 1 - d.lookback.windows)
+        rows.append([None if np.isnan(x) else x for x in np.concatenate([end[first:i + 1], *(c[first:i + 1] for c in inputs)])])
+    got = scorer.observe(d, rows)
+    at = np.arange(50)[:, None] - np.arange(d.lookback.windows - 1, -1, -1)
+    there = at >= 0
+    at = np.maximum(at, 0)
+    want = d.lookback.signals(np.where(there, end[at], -np.inf), np.where(there[:, None, :], inputs[:, at].transpose(1, 0, 2), np.nan))
+    np.testing.assert_array_equal(got, want)
+    assert np.isnan(scorer.observe(d, [None, [1.0, 2.0]])[:, 0]).all()
 
 
 def test_rows_of_another_length_are_no_baseline() -> None:

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tidewatch.errors import ContractError
+
+Array = NDArray[np.float64]
 
 USE_CASES = ("silent", "leak", "lie")
 
@@ -22,7 +29,8 @@ class Signal:
 
     name: str
     expression: str
-    """SQL over the view's columns and `window_end_ms` (BIGINT); means the same in Flink and Spark."""
+    """SQL over the view's columns and `window_end_ms` (BIGINT); means the same in Flink and Spark. '': the detector's
+    lookback computes the signal."""
     direction: Literal[-1, 0, 1]
     """1: too much is a sign; -1: too little; 0: both."""
     transform: Literal["identity", "log1p"]
@@ -30,6 +38,28 @@ class Signal:
     doc: str
     scale_floor: float
     """Smallest robust scale, in transformed units: differences below it are never a sign."""
+
+
+@dataclass(frozen=True)
+class Lookback:
+    """What a detector sees of the windows before: the last ones of the same key, as SQL columns, and what it makes of them.
+
+    Both engines only hand the columns over; the signals are computed by `signs`, the same code in stream and batch.
+    """
+
+    windows: int
+    """The newest window and those before it, at most."""
+    span: timedelta
+    """Windows that ended longer ago than this are not seen."""
+    inputs: tuple[tuple[str, str], ...]
+    """(name, SQL over the view's columns)."""
+    signs: Callable[[Mapping[str, Array]], Array]
+    """From inputs (n, windows), oldest first, NaN where there is none, to the signals (n, d)."""
+
+    def signals(self, end_ms: Array, inputs: Array) -> Array:
+        """The signals (n, d) from the ends of the windows (n, windows) and the inputs (n, inputs, windows), the newest last."""
+        seen = end_ms >= end_ms[:, -1:] - self.span / timedelta(milliseconds=1)
+        return self.signs({name: np.where(seen, inputs[:, i], np.nan) for i, (name, _) in enumerate(self.inputs)})
 
 
 @dataclass(frozen=True)
@@ -56,12 +86,18 @@ class Detector:
     """MITRE ATT&CK technique, for instance T1499."""
     runbook: str
     false_positives: tuple[str, ...]
+    lookback: Lookback | None = None
     threshold: float = 0.5
     """Score (0 to 1, `tidewatch.scoring`) from which a window is anomalous."""
-    severities: tuple[tuple[float, str], ...] = ((0.5, "low"), (0.6, "medium"), (0.75, "high"), (0.9, "critical"))
+    severities: tuple[tuple[float, str], ...] = ((0.5, "low"), (0.55, "medium"), (0.6, "high"), (0.65, "critical"))
     candidates: tuple[str, ...] = ("pca", "kmeans", "gmm")
     """Model families trained; the first is the first champion."""
     examples: tuple[Example, ...] = field(default=())
+
+    @property
+    def afterglow(self) -> timedelta:
+        """How long after an incident a window may still see it: not a sign of it, but not what is usual either."""
+        return timedelta(minutes=self.lookback.windows - 1 if self.lookback else 0)
 
     def severity(self, score: float) -> str:
         """The severity of a score, or '' below the lowest."""

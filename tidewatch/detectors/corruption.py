@@ -1,25 +1,79 @@
 """A metric that lies: out of its range, stuck, drifting, noisy, jumping or missing against its own baseline."""
 
-from tidewatch.detectors import Detector, Example, Signal
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import numpy as np
+
+from tidewatch.detectors import Array, Detector, Example, Lookback, Signal
+from tidewatch.detectors.history import counted, mean, median, steps
+
+RECENT, NEAR = 10, 5
+"""Windows over which noise, trend and gaps are measured, and those that say what a value should be next."""
+
+
+def signs(h: Mapping[str, Array]) -> Array:
+    """Inputs (n, windows) to signals (n, 7)."""
+    values, low, high, share = h["mean"], h["low"], h["high"], h["missing"]
+    counter = counted(values)
+    rise = steps(values)
+    values = np.where(counter[:, None], rise, values)
+    wide = high - low
+    # what comes back to where it was for half an hour is no jump
+    usual = np.stack([median(values[:, -NEAR - 1:-1]), median(values[:, :-1])], axis=1)
+    ends = np.where(counter[:, None], values[:, -1:], np.stack([low[:, -1], high[:, -1]], axis=1))
+    jump = np.fmax.reduce(np.fmin.reduce(np.abs(ends[:, :, None] - usual[:, None, :]), axis=2), axis=1)
+    moved = np.abs(steps(values))
+    # medians: a single spike is a jump, not ten minutes of noise or drift
+    noise = mean(np.stack([median(moved[:, -RECENT:]), median(np.where(counter[:, None], np.nan, wide[:, -RECENT:]))], axis=1))
+    trend = median(values[:, -RECENT:]) - median(values[:, :-RECENT])
+    same = (rise == 0) & (wide == 0)
+    still = np.where(same.all(axis=1), same.shape[1], np.argmin(same[:, ::-1], axis=1)).astype(float)
+    return np.stack([
+        np.where(counter, np.nan, values[:, -1]), jump, noise, np.where(counter, np.nan, wide[:, -1]), trend,
+        np.where(np.isnan(h["mean"][:, -1]), np.nan, still), mean(share[:, -RECENT:]),
+    ], axis=1)
+
 
 DETECTOR = Detector(
     name="corruption",
     use_case="lie",
     title="Device sends erroneous data",
     doc=__doc__ or "",
-    view="reading_10m",
+    view="reading_1m",
+    lookback=Lookback(
+        windows=31, span=timedelta(hours=6), signs=signs,
+        inputs=(
+            ("mean", "value_sum / NULLIF(CAST(readings - missing AS DOUBLE), 0.0)"), ("low", "value_min"), ("high", "value_max"),
+            ("missing", "CAST(missing AS DOUBLE) / CAST(readings AS DOUBLE)"),
+        ),
+    ),
     signals=(
-        Signal("value_mean", "value_mean", 0, "identity", "", "mean of the values in ten minutes", 1e-6),
-        Signal("value_min", "value_min", 0, "identity", "", "smallest value", 1e-6),
-        Signal("value_max", "value_max", 0, "identity", "", "largest value", 1e-6),
-        Signal("value_range", "value_range", 0, "identity", "", "largest minus smallest value", 1e-6),
-        Signal("missing_share", "CAST(missing AS DOUBLE) / CAST(readings AS DOUBLE)", 1, "identity", "", "share of reports without a value", 0.05),
+        Signal("value_level", "", 0, "identity", "", "mean of the values in a minute", 1e-6),
+        Signal("value_jump", "", 1, "identity", "", "largest distance of a value from the medians of the five minutes and the half hour before", 1e-6),
+        Signal("value_noise", "", 1, "identity", "", "over ten minutes: mean of the median step from minute to minute and the median span within one", 1e-6),
+        Signal("value_range", "", 1, "identity", "", "largest minus smallest value in a minute", 1e-6),
+        Signal("value_trend", "", 0, "identity", "", "median of the last ten minutes against that of the twenty before", 1e-6),
+        Signal("still_minutes", "", 1, "log1p", "minutes", "minutes in a row without any change", 0.25),
+        Signal("missing_share", "", 1, "identity", "", "share of reports without a value, over ten minutes", 0.05),
     ),
     technique="T1565",
     runbook="docs/runbooks/corruption.md",
     false_positives=("a recalibrated or replaced sensor", "a changed unit after a firmware update"),
     examples=(
-        Example("a spike", {"value_mean": 24, "value_min": 19.5, "value_max": 95, "value_range": 75.5, "missing_share": 0}, {"value_mean": 20, "value_min": 19, "value_max": 21, "value_range": 2, "missing_share": 0}, True),
-        Example("an ordinary window", {"value_mean": 20.2, "value_min": 19.1, "value_max": 21.3, "value_range": 2.2, "missing_share": 0}, {"value_mean": 20, "value_min": 19, "value_max": 21, "value_range": 2, "missing_share": 0}, False),
+        Example(
+            "a spike",
+            {"value_level": 57, "value_jump": 75, "value_noise": 8, "value_range": 75, "value_trend": 7, "still_minutes": 0, "missing_share": 0},
+            {"value_level": 20, "value_jump": 0.5, "value_noise": 0.4, "value_range": 0.5, "value_trend": 0.1, "still_minutes": 0, "missing_share": 0},
+            True,
+        ),
+        Example(
+            "an ordinary window",
+            {"value_level": 20.2, "value_jump": 0.52, "value_noise": 0.41, "value_range": 0.49, "value_trend": 0.1, "still_minutes": 0, "missing_share": 0},
+            {"value_level": 20, "value_jump": 0.5, "value_noise": 0.4, "value_range": 0.5, "value_trend": 0.1, "still_minutes": 0, "missing_share": 0},
+            False,
+        ),
     ),
 )

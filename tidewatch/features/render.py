@@ -209,12 +209,12 @@ def _where(conditions: list[str]) -> str:
 
 # -- both
 def signals(detector: Detector) -> tuple[tuple[str, str], ...]:
-    """The detector's signals as (name, SQL of type DOUBLE) over its view's columns; the same text in both engines."""
+    """The detector's signals, or the inputs of its lookback, as (name, SQL of type DOUBLE) over its view's columns; the
+    same text in both engines."""
     v = features.view(detector.view)
     names = [*v.keys, *(f.name for f in v.features), "window_end_ms"]
-    return tuple(
-        (s.name, f"CAST({expression(s.expression, names, f'{detector.name}.{s.name}')} AS DOUBLE)") for s in detector.signals
-    )
+    wanted = detector.lookback.inputs if detector.lookback else tuple((s.name, s.expression) for s in detector.signals)
+    return tuple((n, f"CAST({expression(e, names, f'{detector.name}.{n}')} AS DOUBLE)") for n, e in wanted)
 
 
 def metric(detector: Detector) -> str:

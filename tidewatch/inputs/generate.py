@@ -102,6 +102,17 @@ class Generator:
         self._pending = {}
         return parcels
 
+    def whole(self) -> dict[str, dict[str, Column]]:
+        """All possible events from start to end, each once, as columns in the order of time: for who needs no broker."""
+        assert self.end_ms is not None, "a network without an end has no whole"
+        cells = [self._cell(ms) for ms in range(self.start_ms // self.cell_ms * self.cell_ms, self.end_ms, self.cell_ms)]
+        found = {}
+        for topic in TOPICS:
+            rows = {n: np.concatenate([c[topic][n] for c in cells]) for n in cells[0][topic]}
+            rows = _take(rows, rows["fate"] == FINE)
+            found[topic] = _columns(self.net, topic, _take(rows, np.argsort(rows["ts"], kind="stable")))
+        return found
+
     def _cell(self, cell_ms: int) -> dict[str, Rows]:
         cell: dict[str, Rows] = {}
         for number, topic in enumerate(TOPICS):
@@ -212,7 +223,7 @@ def _flows(g: Generator, cell_ms: int, rng: np.random.Generator, near: Sequence[
         own = np.random.default_rng([net.seed, 4, cell_ms // 1000, i.device, i.start_ms // 1000])
         if i.kind in ("silent", "flood"):
             struck = (rows["device"] == i.device) & (rows["ts"] >= i.start_ms) & (rows["ts"] < i.end_ms)
-            rows = _take(rows, ~struck if i.kind == "silent" else ~(struck & (own.random(len(struck)) < 0.5)))
+            rows = _take(rows, ~(struck & (own.random(len(struck)) < (1.0 if i.kind == "silent" else 0.5) * i.strength)))
         extra.append(_trouble(g, i, cell_ms, own))
     rows = {n: np.concatenate([rows[n], *(e[n] for e in extra if e)]) for n in rows}
     return _take(rows, np.argsort(rows["ts"], kind="stable"))
@@ -245,23 +256,23 @@ def _trouble(g: Generator, i: Incident, cell_ms: int, rng: np.random.Generator) 
     # the same stranger all through an incident
     one = strangers + int(np.random.default_rng([net.seed, 5, i.device, i.start_ms // 1000]).integers(STRANGERS))
     if i.kind == "flood":
-        n = int(rng.poisson(min(3000.0, max(400.0, 30 * rate)) * minutes))
+        n = int(rng.poisson(i.strength * min(3000.0, max(400.0, 30 * rate)) * minutes))
         status = np.where(rng.random(n) < 0.75, UNANSWERED, np.where(rng.random(n) < 0.6, REFUSED, OK))
         other, inbound, port = strangers + rng.integers(0, STRANGERS, n), np.ones(n, bool), kind.ports[0]
         sent, received, lasted = rng.integers(0, 60, n), rng.integers(40, 120, n), rng.integers(0, 3000, n)
     elif i.kind == "fast_leak":
         n = int(rng.poisson(6 * minutes))
         status, other, inbound, port = np.full(n, OK), np.full(n, one), np.zeros(n, bool), 443
-        sent = 3e7 * np.exp(0.6 * rng.standard_normal(n))
+        sent = i.strength * 3e7 * np.exp(0.6 * rng.standard_normal(n))
         received, lasted = sent / 400, rng.integers(2000, 20000, n)
     elif i.kind == "slow_leak":
         n = int(rng.poisson(1.5 * minutes))
         usual = rate * kind.external * (1 - kind.inbound) * kind.out_external * float(np.exp(kind.sigma**2 / 2))
         status, other, inbound, port = np.full(n, OK), np.full(n, one), np.zeros(n, bool), 443
-        sent = max(1.5e5, 6 * usual) * np.exp(0.4 * rng.standard_normal(n))
+        sent = i.strength * max(1.5e5, 6 * usual) * np.exp(0.4 * rng.standard_normal(n))
         received, lasted = sent / 100, rng.integers(500, 8000, n)
     elif i.kind == "new_destination":
-        n = int(rng.poisson(max(12, 2 * rate) * minutes))
+        n = int(rng.poisson(i.strength * max(12, 2 * rate) * minutes))
         status, other, inbound, port = np.full(n, OK), strangers + rng.integers(0, STRANGERS, n), np.zeros(n, bool), 8443
         sent, received, lasted = rng.integers(3000, 30000, n), rng.integers(300, 3000, n), rng.integers(100, 2000, n)
     else:
@@ -293,7 +304,7 @@ def _readings(g: Generator, cell_ms: int, rng: np.random.Generator, near: Sequen
         device = net.series_device[series] == i.device
         struck = device & (ts >= i.start_ms) & (ts < i.end_ms)
         if i.kind == "silent":
-            keep &= ~struck
+            keep &= ~(struck & (np.random.default_rng([net.seed, 7, cell_ms // 1000, i.device]).random(n) < i.strength))
         if i.use_case != "lie":
             continue
         own = np.random.default_rng([net.seed, 6, cell_ms // 1000, i.device, i.start_ms // 1000])
@@ -302,16 +313,17 @@ def _readings(g: Generator, cell_ms: int, rng: np.random.Generator, near: Sequen
         at = np.flatnonzero(struck & (series == one))
         sigma, wave = float(net.series_noise[one]), abs(float(net.series_daily[one]))
         if i.kind == "stuck":
-            value[at] = _level(net, np.array([one]), np.array([i.start_ms]))[0]
+            held = _level(net, np.array([one]), np.array([i.start_ms]))[0]
+            value[at] = held + max(0.0, 1 - i.strength) * (value[at] - held)
         elif i.kind == "drift":
-            value[at] += (15 * sigma + wave) * (ts[at] - i.start_ms) / (i.end_ms - i.start_ms)
+            value[at] += i.strength * (15 * sigma + wave) * (ts[at] - i.start_ms) / (i.end_ms - i.start_ms)
         elif i.kind == "noise":
-            value[at] += 8 * sigma * own.standard_normal(len(at))
+            value[at] += i.strength * 8 * sigma * own.standard_normal(len(at))
         elif i.kind == "spike":
             up = own.random(len(at)) < 0.12
-            value[at] += np.where(up, (40 * sigma + wave) * np.where(own.random(len(at)) < 0.5, 1, -1), 0)
+            value[at] += np.where(up, i.strength * (40 * sigma + wave) * np.where(own.random(len(at)) < 0.5, 1, -1), 0)
         elif i.kind == "missing":
-            gone = own.random(len(at)) < 0.7
+            gone = own.random(len(at)) < 0.7 * i.strength
             value[at] = np.where(gone, np.nan, value[at])
             status[at] = np.where(gone, STATES.values.index("error"), status[at])
     rows = {"device": net.series_device[series], "ts": ts, "metric": net.series_metric[series], "value": np.round(value, 3), "status": status}

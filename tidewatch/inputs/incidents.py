@@ -48,6 +48,8 @@ class Incident:
     end_ms: int
     metric: int = 0
     """For the lies: which of the device's metrics."""
+    strength: float = 1.0
+    """1 is the demonstration's; less is fainter: fewer events, smaller amounts, a value less wrong."""
 
     @property
     def use_case(self) -> str:

@@ -1,0 +1,154 @@
+"""Incidents put into clean generated traffic, every kind at five strengths: what is found, what is named, what is false."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import measures, quality
+from tidewatch.detectors import USE_CASES, of_use_case
+from tidewatch.inputs import network, replay
+from tidewatch.inputs.encode import Text
+from tidewatch.inputs.generate import Faults, Generator
+from tidewatch.inputs.incidents import TROUBLES, Incident
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+START_MS = 1_767_571_200_000
+SEED = 11
+STRENGTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""1 is what the demonstration sends; from 0.5 on an incident counts as clear."""
+CLEAR = 0.5
+NAMES: Mapping[str, frozenset[str]] = {
+    "silent": frozenset({"silent_seconds", "events"}), "flood": frozenset({"inbound_flows", "inbound_sources", "failed_flows"}),
+    "fast_leak": frozenset({"external_bytes_out", "external_ratio", "bytes_out"}),
+    "slow_leak": frozenset({"external_bytes_out", "external_ratio", "bytes_out"}),
+    "new_destination": frozenset({"external_destinations", "external_bytes_out", "external_ratio"}),
+    "stuck": frozenset({"still_minutes"}), "drift": frozenset({"value_trend", "value_level"}),
+    "noise": frozenset({"value_noise", "value_range", "value_jump"}), "spike": frozenset({"value_jump", "value_range"}),
+    "missing": frozenset({"missing_share"}),
+}
+"""The signals that name each kind's fault; of a lie, the metric must be the struck one too."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is generated."""
+
+    devices: int
+    train_hours: int
+    test_hours: int
+    each: int
+    """Incidents of each kind and strength."""
+    flows: float
+    """A device and minute."""
+
+
+FULL = Size(200, 48, 122, 20, 1.5)
+QUICK = Size(40, 12, 12, 1, 1.5)
+
+
+def plan(net: network.Network, size: Size, begin_ms: int, end_ms: int) -> tuple[Incident, ...]:
+    """Incidents at random times of the test part on random devices, in peace from each other."""
+    rng = np.random.default_rng(SEED)
+    mine: dict[int, list[Incident]] = defaultdict(list)
+    for trouble in TROUBLES:
+        for strength in STRENGTHS:
+            for _ in range(size.each):
+                while True:
+                    length = int(rng.uniform(*trouble.minutes) * 60_000)
+                    start = int(rng.integers(begin_ms, end_ms - length)) // 1000 * 1000
+                    one = Incident(int(rng.integers(net.size)), trouble.kind, start, start + length, int(rng.integers(8)), strength)
+                    if all(one.clear_of(o) for o in mine[one.device]):
+                        mine[one.device].append(one)
+                        break
+    return tuple(sorted((i for found in mine.values() for i in found), key=lambda i: i.start_ms))
+
+
+def made(size: Size) -> tuple[replay.LabelledSet, int]:
+    """The traffic with its incidents as a labelled set (a label's `kind` is the incident's, beside `strength` and `metric`),
+    and where the test part begins."""
+    net = network.network(size.devices, size.flows, SEED)
+    begin = START_MS + size.train_hours * 3_600_000
+    end = begin + size.test_hours * 3_600_000
+    incidents = plan(net, size, begin + 3_600_000, end)
+    none = replace(Faults(), duplicates=0.0, malformed=0.0, impossible=0.0, unknown=0.0)
+    columns = Generator(net, START_MS, end, incidents, none, period_ms=60_000).whole()
+    labels: list[dict[str, Any]] = []
+    for i in incidents:
+        series = np.flatnonzero(net.series_device == i.device)
+        metric = net.metrics.values[int(net.series_metric[series[i.metric % len(series)]])]
+        labels.append({"device_id": net.names[i.device], "start": i.start_ms, "end": i.end_ms, "use_case": i.use_case, "kind": i.kind,
+                       "origin": "injected", "strength": i.strength, "metric": metric})
+    return replay.LabelledSet("injected", (), columns, labels, network.inventory(net, START_MS), START_MS, end), begin
+
+
+def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], *, quick: bool) -> dict[str, Any]:
+    """Figures by kind and strength, and false alerts of each use case."""
+    size = QUICK if quick else FULL
+    found, begin = made(size)
+    for columns in found.columns.values():
+        assert isinstance(columns["device_id"], Text)
+    code = [Path(__file__), *(quality.ROOT / "tidewatch" / "inputs").glob("*.py")]
+    settings = quality.home(cache, f"injected-{quality._key(code, str(quick))}", jars)
+    s = quality.Set("injected", USE_CASES, settings, found, {d["device_id"]: begin for d in found.devices})
+    quality.build(s, spark)
+    kinds: dict[tuple[str, float], list[tuple[bool, bool]]] = defaultdict(list)
+    false: dict[str, int] = {}
+    gap = settings.stream.alert_gap // timedelta(milliseconds=1)
+    for use_case in USE_CASES:
+        every = quality.windows(spark, s, use_case, families)
+        assert every is not None
+        fired = every[every["fired"] & (every["end_ms"] <= found.end_ms)].sort_values(["device_id", "end_ms"])
+        glow = max(d.afterglow for d in of_use_case(use_case)) // timedelta(milliseconds=1) + 15 * quality.MINUTE_MS
+        device, end = fired["device_id"].to_numpy(), fired["end_ms"].to_numpy()
+        excused = np.zeros(len(fired), dtype=bool)
+        for label in found.labels:
+            a, b = np.searchsorted(device, label["device_id"], "left"), np.searchsorted(device, label["device_id"], "right")
+            mine = fired.iloc[a:b]
+            near = (end[a:b] > label["start"]) & (end[a:b] - quality.MINUTE_MS <= label["end"] + glow)
+            excused[a:b] |= near
+            if label["use_case"] != use_case:
+                continue
+            hit = mine[(end[a:b] > label["start"]) & (end[a:b] - (1 + measures.GRACE) * quality.MINUTE_MS < label["end"])]
+            named = False
+            if len(hit):
+                best = hit.loc[hit["score"].idxmax()]
+                named = best["signal"] in NAMES[label["kind"]] and (use_case != "lie" or best["metric"] == label["metric"])
+            kinds[label["kind"], label["strength"]].append((bool(len(hit)), named))
+        wrong_device, wrong_end = device[~excused], end[~excused]
+        false[use_case] = int(((wrong_device[1:] != wrong_device[:-1]) | (np.diff(wrong_end) > gap)).sum()) + 1 if len(wrong_end) else 0
+    days = size.devices * size.test_hours / 24
+    print(f"injected: {size}", file=sys.stderr)
+    return {
+        "device_days": days, "devices": size.devices, "train_hours": size.train_hours, "false_alerts": false,
+        "false_alerts_per_1000": {u: 1000 * n / days for u, n in false.items()},
+        "kinds": [
+            {"kind": k, "strength": x, "incidents": len(v), "recall": float(np.mean([f for f, _ in v])),
+             "named_first": float(np.mean([n for f, n in v if f])) if any(f for f, _ in v) else None}
+            for (k, x), v in sorted(kinds.items())
+        ],
+        "clear_recall": float(np.mean([f for (_, x), v in kinds.items() if x >= CLEAR for f, _ in v])),
+        "clear_named_first": float(np.mean([n for (_, x), v in kinds.items() if x >= CLEAR for f, n in v if f])),
+    }
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """The figures as text."""
+    rows: Sequence[Mapping[str, Any]] = found["kinds"]
+    lines = ["", f"{'kind':18}" + "".join(f"{f'x{x:g}':>14}" for x in STRENGTHS) + "   recall (named first)"]
+    for kind in dict.fromkeys(r["kind"] for r in rows):
+        cells = {r["strength"]: f"{r['recall']:.2f}" + ("" if r["named_first"] is None else f" ({r['named_first']:.2f})") for r in rows if r["kind"] == kind}
+        lines.append(f"{kind:18}" + "".join(f"{cells[x]:>14}" for x in STRENGTHS))
+    lines.append(f"false alerts per 1,000 device-days, of {found['device_days']:.0f}: "
+                 + ", ".join(f"{u} {n:.1f}" for u, n in found["false_alerts_per_1000"].items()))
+    lines.append(f"clear incidents (x{CLEAR:g} on): recall {found['clear_recall']:.3f}, named first {found['clear_named_first']:.3f}")
+    return "\n".join(lines)

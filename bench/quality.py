@@ -1,0 +1,427 @@
+"""How good detection is on labelled data nobody here made: the product's own path over every set of a folder.
+
+    python bench/quality.py [--data DIR] [--only SET] [--skip SET] [--quick] [--injected] [--cache DIR] [--json FILE]
+
+In the spark environment. Each set is loaded as a replay loads it, written to bronze, turned into features by the
+product's Spark SQL, baselines and models come from the train part alone, and the test part is scored as the stream
+scores it. Beside it, on the same windows: a random score, three sigma, a robust z-score, an isolation forest.
+docs/detection.md says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import ipaddress
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench import measures
+from jobs import backtest, build_baselines, build_features, signals, train
+from jobs import spark as sp
+from tidewatch import features, scoring, tables
+from tidewatch.detectors import Detector, of_use_case
+from tidewatch.errors import InputError
+from tidewatch.inputs import replay
+from tidewatch.inputs.encode import Column, Text
+from tidewatch.settings import ROOT, Settings, load
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+Array = NDArray[np.float64]
+
+SEED = 1
+MINUTE_MS = 60_000
+RIVALS = ("random", "three sigma", "robust z", "isolation forest")
+BASE = {"reading": "reading_1m", "flow": "flow_1m"}
+"""The view that the rivals see of each source."""
+FAR_MS = 2**53
+QUICK_DEVICES = 3
+TREES = 50
+POOLED = 200
+"""Devices from which one isolation forest serves all of them, on their robust z."""
+
+
+@dataclass(frozen=True, eq=False)
+class Set:
+    """A labelled set in a lake of its own."""
+
+    name: str
+    use_cases: tuple[str, ...]
+    settings: Settings
+    found: replay.LabelledSet
+    train_end: dict[str, int]
+    """Of each device, milliseconds: where its test part begins."""
+
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        """From the first event's minute to a quarter of an hour after the last: silence shows after it."""
+        first = datetime.fromtimestamp(self.found.start_ms // MINUTE_MS * 60, UTC) - timedelta(minutes=1)
+        return first, datetime.fromtimestamp(self.found.end_ms // MINUTE_MS * 60, UTC) + timedelta(minutes=16)
+
+
+# -- into the lake
+def outside(addresses: Iterable[str], inside: Sequence[str]) -> dict[str, bool]:
+    """Whether each address lies outside the networks; what is no address does not (docs/stream.md)."""
+    networks = [ipaddress.ip_network(n, strict=False) for n in inside]
+
+    def external(address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return not any(ip.version == n.version and ip in n for n in networks)
+
+    return {a: external(a) for a in addresses}
+
+
+def write_bronze(settings: Settings, found: replay.LabelledSet) -> None:
+    """The events as the stream's committer leaves them in bronze."""
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    for topic, columns in found.columns.items():
+        table = tables.table(topic)
+        n = len(columns["event_id"])  # type: ignore[arg-type]
+        arrays: dict[str, Any] = {}
+        for c in table.columns:
+            given = columns.get(c.name)
+            if isinstance(given, Text):
+                arrays[c.name] = pa.array(list(given.words.values)).take(pa.array(given.codes))
+            elif c.type == "timestamp":
+                ms = columns["ts"]
+                arrays[c.name] = pa.array(np.asarray(ms).astype("datetime64[ms]").astype("datetime64[us]"))
+            elif given is not None:
+                arrays[c.name] = pa.array(np.ma.getdata(given), mask=np.ma.getmaskarray(given))
+            elif c.name == "external" and topic == "flow":
+                words = {n: columns[n].words.values for n in ("src_ip", "dst_ip", "direction")}  # type: ignore[union-attr]
+                seen = {n: np.asarray(words[n], dtype=object)[columns[n].codes] for n in words}  # type: ignore[union-attr]
+                known = outside({*words["src_ip"], *words["dst_ip"]}, [*settings.network.inside, *found.inside])
+                other = np.where(seen["direction"] == "in", seen["src_ip"], seen["dst_ip"])
+                arrays[c.name] = pa.array([known[a] for a in other])
+            else:
+                arrays[c.name] = pa.nulls(n, pa.bool_()) if c.type == "boolean" else pa.array(np.zeros(n, np.int32 if c.type == "int" else np.int64))
+        arrays["date"] = pa.array(np.datetime_as_string(np.asarray(columns["ts"]).astype("datetime64[ms]").astype("datetime64[D]")))
+        write_deltalake(str(table.path(settings)), pa.table(arrays), partition_by=["date"])
+
+
+def _key(paths: Iterable[Path], *more: str) -> str:
+    text = hashlib.sha256()
+    for p in sorted(paths):
+        text.update(p.read_bytes() if p.suffix == ".py" else f"{p}{p.stat().st_size}{p.stat().st_mtime_ns}".encode())
+    text.update(repr(more).encode())
+    return text.hexdigest()[:16]
+
+
+def cuts(folder: Path) -> dict[str, int]:
+    """Of each device, when its test part begins, milliseconds; far in the future if it has none."""
+    found: dict[str, int] = {}
+    for path in folder.glob("[fr]*s.parquet"):
+        frame = pd.read_parquet(path, columns=["device_id", "ts", "split"])
+        first = frame[frame["split"] == "test"].groupby("device_id")["ts"].min()
+        for d in frame["device_id"].unique():
+            ms = int(first[d].timestamp() * 1000) if d in first.index else FAR_MS
+            found[str(d)] = min(found.get(str(d), FAR_MS), ms)
+    return found
+
+
+def few(found: replay.LabelledSet, most: int) -> replay.LabelledSet:
+    """The set with so many devices at most, those that have an incident first."""
+    with_label = [x["device_id"] for x in found.labels]
+    kept = set(list(dict.fromkeys([*with_label, *(d["device_id"] for d in found.devices)]))[:most])
+    columns: dict[str, dict[str, Column]] = {}
+    for topic, given in found.columns.items():
+        device = given["device_id"]
+        assert isinstance(device, Text)
+        rows = np.isin(device.codes, [i for i, d in enumerate(device.words.values) if d in kept])
+        if rows.any():
+            columns[topic] = {n: Text(c.codes[rows], c.words) if isinstance(c, Text) else c[rows] for n, c in given.items()}
+    return replace(found, columns=columns, labels=[x for x in found.labels if x["device_id"] in kept],
+                   devices=[d for d in found.devices if d["device_id"] in kept])
+
+
+def read(folder: Path, cache: Path, spark: SparkSession, jars: Path, quick: bool) -> Set:
+    """A set with its features built; from the cache if neither it nor the views have changed."""
+    found = replay.load(folder)
+    if quick:
+        found = few(found, QUICK_DEVICES)
+    about = json.loads((folder / "set.json").read_text())
+    key = _key(folder.glob("*.parquet"), str(quick))
+    return build(Set(found.name, tuple(about["use_cases"]), home(cache, f"{found.name}-{key}", jars), found, cuts(folder)), spark)
+
+
+def home(cache: Path, name: str, jars: Path) -> Settings:
+    """Settings with a lake of their own in the cache, which lasts as long as what features are made of."""
+    code = [*(ROOT / "tidewatch" / "features").glob("*.py"), ROOT / "tidewatch/inputs/replay.py", ROOT / "jobs/build_features.py"]
+    state = cache / f"{name}-{_key(code)}"
+    state.mkdir(parents=True, exist_ok=True)
+    if not (state / "jars").exists():
+        (state / "jars").symlink_to(jars)
+    return load(state_dir=state)
+
+
+def build(s: Set, spark: SparkSession) -> Set:
+    """The set's events in bronze and its features in silver, if they are not there yet."""
+    if not (s.settings.state_dir / "built").exists():
+        write_bronze(s.settings, s.found)
+        build_features.build(spark, s.settings, *s.span)
+        (s.settings.state_dir / "built").touch()
+    return s
+
+
+def rows(spark: SparkSession, s: Set, detector: Detector) -> pd.DataFrame:
+    """The detector's rows of the whole set, by entity and time; cached."""
+    code = [*(ROOT / "tidewatch" / "detectors").glob("*.py"), ROOT / "jobs/signals.py"]
+    path = s.settings.state_dir / f"rows-{detector.name}-{_key(code)}.parquet"
+    if not (path / "_SUCCESS").exists():
+        signals.rows(spark, s.settings, detector, *s.span).write.mode("overwrite").parquet(str(path))
+    return pd.read_parquet(path).sort_values(["entity", "end_ms"], ignore_index=True)
+
+
+# -- training and scoring, as the jobs and the stream do
+def labels_of(s: Set, keep: Sequence[bool] | None = None) -> backtest.Labels:
+    """The set's labels, or some of them."""
+    found = [x for i, x in enumerate(s.found.labels) if keep is None or keep[i]]
+    return backtest.Labels(
+        np.array([x["device_id"] for x in found], dtype=str), np.array([x["start"] for x in found], dtype=np.int64),
+        np.array([x["end"] for x in found], dtype=np.int64), np.array([x["use_case"] for x in found], dtype=str),
+    )
+
+
+def before(s: Set, device: pd.Series, end_ms: pd.Series) -> NDArray[np.bool_]:
+    """The rows that belong to their device's train part."""
+    return np.asarray(end_ms.to_numpy() <= device.map(s.train_end).fillna(0).to_numpy())
+
+
+def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.DataFrame | None:
+    """Scores of the test windows, one row a device and window: device_id, end_ms, score, fired, and what weighs most:
+    metric, signal, detector; None: nothing to train on.
+
+    Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
+    """
+    frame = rows(spark, s, detector)
+    past = before(s, frame["device_id"], frame["end_ms"])
+    known = labels_of(s, [x["start"] < s.train_end.get(x["device_id"], 0) for x in s.found.labels])
+    history = frame[past]
+    plain = train.match(detector, history, pd.DataFrame({"entity": [], "valid_from": [], "center": [], "scale": []}))
+    history = history[backtest.untouched(plain, known, detector.afterglow)].reset_index(drop=True)
+    if len(history) < train.LEAST_WINDOWS:
+        return None
+    inventory = pd.DataFrame(s.found.devices)[["device_id", "kind"]]
+    baselines = build_baselines.assemble(detector, build_baselines.of_entities(detector, history), inventory).assign(valid_from=0)
+    made = train.fit_detector(spark, detector, train.match(detector, history, baselines), (family,), SEED)
+    model = scoring.Model(detector.use_case, family, {detector.name: made[family]})
+    parts = []
+    test = frame[~past]
+    for _, part in test.groupby(test["device_id"].map(hash) % max(1, len(test) // 500_000), sort=False):
+        w = train.match(detector, part, baselines)
+        at, score, share = backtest.score(model, detector.name, w)
+        parts.append(pd.DataFrame({
+            "device_id": w.device[at], "end_ms": w.end_ms[at], "score": score, "metric": part["metric"].to_numpy()[at],
+            "signal": np.array([x.name for x in detector.signals])[share.argmax(axis=1)],
+        }))
+    scored = pd.concat(parts, ignore_index=True)
+    return scored.assign(fired=scored["score"] >= model.detectors[detector.name].threshold, detector=detector.name)
+
+
+# -- rivals
+def rivals(s: Set, spark: SparkSession, grid: pd.DataFrame) -> dict[str, tuple[Array, NDArray[np.bool_]]]:
+    """Score and alert (n,) of each rival on the windows of `grid` (device_id, end_ms), fitted on the train part.
+
+    They see a minute's means of every metric, or the counts of its flows (none: zeros), device by device.
+    """
+    from sklearn.ensemble import IsolationForest
+
+    device = grid["device_id"].to_numpy()
+    at = {d: np.flatnonzero(device == d) for d in np.unique(device)}
+    out = {r: np.zeros(len(grid)) for r in RIVALS}
+    fired = {r: np.zeros(len(grid), dtype=bool) for r in RIVALS}
+    rng = np.random.default_rng(SEED)
+    tables_ = {d: t for topic in s.found.columns for d, t in wide(spark, s, topic).items()} if len(s.found.columns) == 1 else _joined(spark, s)
+    pooled: list[Array] = []
+    later: list[tuple[str, Array, Array]] = []
+    for d, rows_ in at.items():
+        ends = grid["end_ms"].to_numpy()[rows_]
+        values = tables_.get(d)
+        if values is None:
+            continue
+        past = values[values.index <= s.train_end.get(d, 0)].to_numpy()
+        now = values.reindex(ends).to_numpy(dtype=float)
+        if "flow" in s.found.columns and "reading" not in s.found.columns:
+            now = np.nan_to_num(now)
+        if len(past) < 3:
+            continue
+        mean, sigma = np.nanmean(past, axis=0), np.nanstd(past, axis=0)
+        center = np.nanmedian(past, axis=0)
+        spread = 1.4826 * np.nanmedian(np.abs(past - center), axis=0)
+        least = 1e-3 * np.abs(center) + 1e-6
+        for name, c, w, limit in (("three sigma", mean, sigma, 3.0), ("robust z", center, spread, 3.5)):
+            z = np.nan_to_num(np.abs(now - c) / np.maximum(w, least))
+            out[name][rows_] = z.max(axis=1)
+            fired[name][rows_] = z.max(axis=1) > limit
+        z_past, z_now = (np.clip(np.nan_to_num((x - center) / np.maximum(spread, least)), -50, 50) for x in (past, now))
+        if len(at) > POOLED:
+            pooled.append(z_past)
+            later.append((d, rows_, z_now))
+            continue
+        forest = IsolationForest(n_estimators=TREES, random_state=SEED).fit(z_past)
+        out["isolation forest"][rows_] = -forest.score_samples(z_now)
+        fired["isolation forest"][rows_] = out["isolation forest"][rows_] > np.quantile(-forest.score_samples(z_past), 0.999)
+    if pooled:
+        width = max(p.shape[1] for p in pooled)
+        every = np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]))) for p in pooled])
+        forest = IsolationForest(n_estimators=TREES, random_state=SEED).fit(every)
+        limit = np.quantile(-forest.score_samples(every), 0.999)
+        joined = np.concatenate([np.pad(z, ((0, 0), (0, width - z.shape[1]))) for _, _, z in later])
+        where = np.concatenate([r for _, r, _ in later])
+        out["isolation forest"][where] = -forest.score_samples(joined)
+        fired["isolation forest"][where] = out["isolation forest"][where] > limit
+    out["random"] = rng.random(len(grid))
+    fired["random"] = out["random"] > 0.999
+    return {r: (out[r], fired[r]) for r in RIVALS}
+
+
+def wide(spark: SparkSession, s: Set, topic: str) -> dict[str, pd.DataFrame]:
+    """Of each device, a row a minute (index: end_ms) with a column a metric, or a column a count of its flows."""
+    view = features.view(BASE[topic])
+    names = [f.name for f in view.features if f.name != "last_ts"]
+    columns = ", ".join(f"`{n}`" for n in names)
+    found = spark.sql(
+        f"SELECT device_id, {'metric, ' if 'metric' in view.keys else ''}UNIX_MILLIS(CAST(window_end AS TIMESTAMP)) AS end_ms, {columns} "
+        f"FROM {sp.whole(s.settings, view.name)}"
+    ).toPandas()
+    if topic == "flow":
+        return {d: g.set_index("end_ms")[names].astype(float) for d, g in found.groupby("device_id")}
+    found["value"] = found["value_sum"] / (found["readings"] - found["missing"]).replace(0, np.nan)
+    return {d: g.pivot(index="end_ms", columns="metric", values="value").ffill() for d, g in found.groupby("device_id")}
+
+
+def _joined(spark: SparkSession, s: Set) -> dict[str, pd.DataFrame]:
+    both = [wide(spark, s, t) for t in s.found.columns]
+    return {d: pd.concat([b[d] for b in both if d in b], axis=1) for d in {d for b in both for d in b}}
+
+
+# -- one set
+def windows(spark: SparkSession, s: Set, use_case: str, families: dict[str, str]) -> pd.DataFrame | None:
+    """What `detect` gives of every detector of the use case; None: there was nothing to train on."""
+    parts = []
+    for d in of_use_case(use_case):
+        begin = time.monotonic()
+        if not sp.exists(s.settings, tables.table(d.view)):
+            continue
+        part = detect(spark, s, d, families.get(d.name, d.candidates[0]))
+        print(f"{s.name} {use_case} {d.name}: {'too little to train on' if part is None else f'{len(part):,} windows'}, "
+              f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
+        if part is not None:
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True).fillna({"score": 0.0}) if parts else None
+
+
+def ends(found: replay.LabelledSet) -> dict[str, int]:
+    """Of each device, milliseconds: its last event, or the end of its last incident; what came after nobody wrote down."""
+    out = {x["device_id"]: int(x["end"]) for x in sorted(found.labels, key=lambda x: int(x["end"]))}
+    for columns in found.columns.values():
+        device = columns["device_id"]
+        assert isinstance(device, Text)
+        last = np.zeros(len(device.words.values), np.int64)
+        np.maximum.at(last, device.codes, np.asarray(columns["ts"]))
+        for d, t in zip(device.words.values, last.tolist(), strict=True):
+            out[d] = max(out.get(d, 0), t)
+    return out
+
+
+def taken(found: replay.LabelledSet) -> dict[str, NDArray[np.int64]]:
+    """Of each device, when it took readings, milliseconds, sorted."""
+    columns = found.columns.get("reading")
+    if columns is None:
+        return {}
+    device, ts = columns["device_id"], np.asarray(columns["ts"])
+    assert isinstance(device, Text)
+    order = np.argsort(device.codes, kind="stable")
+    parts = np.split(ts[order], np.cumsum(np.bincount(device.codes, minlength=len(device.words.values)))[:-1])
+    return dict(zip(device.words.values, parts, strict=True))
+
+
+def run(spark: SparkSession, s: Set, families: dict[str, str]) -> list[dict[str, Any]]:
+    """The figures of every use case of a set, ours and the rivals'."""
+    found = []
+    gap = s.settings.stream.alert_gap // timedelta(milliseconds=1)
+    for use_case in s.use_cases:
+        every = windows(spark, s, use_case, families)
+        if every is None:
+            continue
+        every = every[every["end_ms"] <= every["device_id"].map(ends(s.found)) + MINUTE_MS]
+        grid = every.groupby(["device_id", "end_ms"], as_index=False).agg(score=("score", "max"), fired=("fired", "max"))
+        truth = measures.Truth.of(grid["device_id"].to_numpy(dtype=str), grid["end_ms"].to_numpy(), MINUTE_MS, use_case, s.found.labels,
+                                 s.train_end, taken(s.found))
+        if not truth.events:
+            continue
+        marks = {"tidewatch": (grid["score"].to_numpy(), grid["fired"].to_numpy(dtype=bool)), **rivals(s, spark, grid)}
+        for who, (score, fired) in marks.items():
+            found.append({"set": s.name, "use case": use_case, "who": who, **measures.figures(truth, score, fired, gap)})
+    return found
+
+
+def sets_of(options: argparse.Namespace) -> list[Path]:
+    """The folders of the sets asked for; raises InputError if there is none."""
+    folders = [p.parent for p in sorted(options.data.glob("*/set.json"))]
+    folders = [f for f in folders if (not options.only or f.name in options.only) and f.name not in options.skip]
+    if not folders:
+        raise InputError(f"{options.data} has no such set.", "give --data a folder of sets; docs/detection.md says in which form")
+    return folders
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    p.add_argument("--data", type=Path, default=Path(os.environ.get("TIDEWATCH_LABELLED", ROOT.parent / "shared" / "data")), help="a folder of labelled sets")
+    p.add_argument("--only", action="append", default=[], help="a set's folder; repeatable")
+    p.add_argument("--skip", action="append", default=[], help="a set's folder; repeatable")
+    p.add_argument("--family", action="append", default=[], help="DETECTOR=FAMILY instead of the detector's first; repeatable")
+    p.add_argument("--quick", action="store_true", help=f"{QUICK_DEVICES} devices a set, a day of injected incidents: to see that it runs")
+    p.add_argument("--injected", action="store_true", help="incidents put into clean generated traffic, instead of the sets (with --only: beside them)")
+    p.add_argument("--cache", type=Path, help="keep features here (default: a folder that is removed)")
+    p.add_argument("--json", type=Path, help="write the figures here")
+    options = p.parse_args(arguments)
+    from bench import injected
+
+    base = load()
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, sp.session(base, "quality") as spark:
+        cache, jars = options.cache or Path(folder), (base.state_dir / "jars").resolve()
+        families = dict(f.split("=", 1) for f in options.family)
+        for path in [] if options.injected and not options.only else sets_of(options):
+            begin = time.monotonic()
+            s = read(path, cache, spark, jars, options.quick)
+            results += run(spark, s, families)
+            print(f"{s.name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
+        put = injected.run(spark, cache, jars, families, quick=options.quick) if options.injected else None
+    if results:
+        print(measures.table(results))
+    if put:
+        print(injected.table(put))
+    if options.json:
+        options.json.write_text(json.dumps({**machine(), "results": results, "injected": put}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
