@@ -332,8 +332,9 @@ def windows(spark: SparkSession, s: Set, use_case: str, families: dict[str, str]
 
 
 def ends(found: replay.LabelledSet) -> dict[str, int]:
-    """Of each device, milliseconds: its last event, or the end of its last incident; what came after nobody wrote down."""
-    out = {x["device_id"]: int(x["end"]) for x in sorted(found.labels, key=lambda x: int(x["end"]))}
+    """Of each device, milliseconds: its last event, or the end of an incident from which it never came back, if others
+    still send; nobody wrote down what came after."""
+    out: dict[str, int] = {}
     for columns in found.columns.values():
         device = columns["device_id"]
         assert isinstance(device, Text)
@@ -341,7 +342,8 @@ def ends(found: replay.LabelledSet) -> dict[str, int]:
         np.maximum.at(last, device.codes, np.asarray(columns["ts"]))
         for d, t in zip(device.words.values, last.tolist(), strict=True):
             out[d] = max(out.get(d, 0), t)
-    return out
+    gone = [x for x in found.labels if int(x["start"]) > out.get(x["device_id"], FAR_MS)]
+    return out | {x["device_id"]: min(int(x["end"]) + MINUTE_MS, found.end_ms) for x in gone}
 
 
 def taken(found: replay.LabelledSet) -> dict[str, NDArray[np.int64]]:
@@ -364,7 +366,7 @@ def run(spark: SparkSession, s: Set, families: dict[str, str]) -> list[dict[str,
         every = windows(spark, s, use_case, families)
         if every is None:
             continue
-        every = every[every["end_ms"] <= every["device_id"].map(ends(s.found)) + MINUTE_MS]
+        every = every[every["end_ms"] <= every["device_id"].map(ends(s.found))]
         grid = every.groupby(["device_id", "end_ms"], as_index=False).agg(score=("score", "max"), fired=("fired", "max"))
         truth = measures.Truth.of(grid["device_id"].to_numpy(dtype=str), grid["end_ms"].to_numpy(), MINUTE_MS, use_case, s.found.labels,
                                  s.train_end, taken(s.found))

@@ -103,6 +103,11 @@ def of_detector(spark: SparkSession, settings: Settings, detector: Detector, sta
     offline = spark.createDataFrame(found[["entity", "device_id", "end_ms", *signals]], f"entity STRING, device_id STRING, end_ms BIGINT, {', '.join(f'{s} DOUBLE' for s in signals)}")
     # of very many windows, training reads those of some devices only
     devices = spark.createDataFrame([(d,) for d in sorted(set(found["device_id"]))], "device_id STRING")
+    if metric:
+        # of a device's metrics the stream logs the one that weighs most; a window of the device that it did not score is missing once
+        told, heard = logged.select("entity", "end_ms"), logged.select("device_id", "end_ms").distinct()
+        unheard = offline.join(heard, ["device_id", "end_ms"], "left_anti").dropDuplicates(["device_id", "end_ms"])
+        offline = offline.join(told, ["entity", "end_ms"], "left_semi").unionByName(unheard)
     result = compare(spark, offline.drop("device_id"), logged.join(devices, "device_id", "left_semi").drop("device_id"), ("entity", "end_ms"), signals)
     logged.unpersist()
     return Compared(**{**asdict(result), "worst": detector.signals[signals.index(result.worst)].name if result.worst else ""})

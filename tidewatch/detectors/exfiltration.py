@@ -16,7 +16,7 @@ DETECTOR = Detector(
     ),
     technique="T1041",
     runbook="docs/runbooks/exfiltration.md",
-    # bursts have several ordinary shapes: clusters found 4 of 6 labelled leaks where one ellipsoid found 1, without false alerts
+    # on 1,000 injected device-days both find the same leaks, clusters with 9 false alerts where one ellipsoid has 16: bursts have several shapes
     candidates=("kmeans", "pca", "gmm"),
     false_positives=("a backup to a new provider", "a software release uploaded by a build server"),
     examples=(
