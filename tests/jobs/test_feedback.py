@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("typer", reason="the tools environment has it")
+
 from jobs import backtest, feedback, lake
 from tests.jobs.test_lifecycle import DETECTORS, good, windows
 from tidewatch import cli, settings, tables
