@@ -82,12 +82,13 @@ def figures(spark: SparkSession, where: dict[str, str], counts: dict[str, int]) 
     return found
 
 
-def check(context: Any, name: str, frame: DataFrame, suite: list[Any], *, brief: bool) -> tuple[Any, Any]:
-    """Run a suite on a frame; its result and its identifier in the Data Docs.
+def check(context: Any, name: str, frame: DataFrame, suite: list[Any], run: tuple[datetime, datetime], *, brief: bool) -> tuple[Any, Any]:
+    """Run a suite on a frame; its result and its identifier in the Data Docs, which is that of the window `run`: again replaces it.
 
     `brief` asks only whether each expectation holds, which costs a fraction of asking what was seen.
     """
     import great_expectations as gx
+    from great_expectations.core.run_identifier import RunIdentifier
 
     source = context.data_sources.add_or_update_spark(SITE)
     names = {a.name for a in source.assets}
@@ -100,7 +101,8 @@ def check(context: Any, name: str, frame: DataFrame, suite: list[Any], *, brief:
         name=name, validation_definitions=[definition],
         result_format={"result_format": "BOOLEAN_ONLY"} if brief else {"result_format": "BASIC", "partial_unexpected_count": 5},
     ))
-    result = checkpoint.run(batch_parameters={"dataframe": frame})
+    start, end = run
+    result = checkpoint.run(batch_parameters={"dataframe": frame}, run_id=RunIdentifier(run_name=f"{start:%Y%m%dT%H%M%SZ}", run_time=end))
     identifier, validated = next(iter(result.run_results.items()))
     return validated, identifier
 
@@ -155,9 +157,9 @@ def validate(spark: SparkSession, settings: Settings, start: datetime, end: date
         frame = spark.sql(f"SELECT * FROM {where[n]}")
         if n in features.names():
             frame = frame.cache()
-        validated, identifier = check(gx, n, frame, derive.suite(n), brief=True)
+        validated, identifier = check(gx, n, frame, derive.suite(n), (start, end), brief=True)
         if not validated.success:
-            validated, identifier = check(gx, n, frame, derive.suite(n), brief=False)
+            validated, identifier = check(gx, n, frame, derive.suite(n), (start, end), brief=False)
         frame.unpersist()
         identifiers.append(identifier)
         found += rows_of(validated, n, run_id, run_at, reports.address(settings.reports, identifier))
@@ -168,7 +170,7 @@ def validate(spark: SparkSession, settings: Settings, start: datetime, end: date
     suite = rules.suite(values)
     if suite:
         columns = ", ".join(f"CAST({values[e.column]!r} AS DOUBLE) AS `{e.column}`" for e in suite)
-        validated, identifier = check(gx, rules.TABLE, spark.sql(f"SELECT {columns}"), suite, brief=False)
+        validated, identifier = check(gx, rules.TABLE, spark.sql(f"SELECT {columns}"), suite, (start, end), brief=False)
         identifiers.append(identifier)
         rows = rows_of(validated, rules.TABLE, run_id, run_at, reports.address(settings.reports, identifier))
         for r in rows:
