@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from streaming import job
+from streaming import control, job
 from tidewatch import events, tables
 from tidewatch.errors import ContractError
-from tidewatch.settings import Settings, load
+from tidewatch.settings import ROOT, Settings, current, load
 
 
 @pytest.fixture
@@ -62,3 +65,11 @@ def test_only_alerts_are_written_without_a_transaction(settings: Settings) -> No
 def test_the_format_knows_every_field(name: str) -> None:
     contract = events.contract(name)
     assert [f.split()[0] for f in job.avro_fields(contract).split(", ")] == [f.name for f in contract.fields]
+
+
+@pytest.mark.flink
+def test_flink_plans_the_whole_job_as_it_is_configured() -> None:
+    done = subprocess.run([sys.executable, "-m", "streaming.job", "--explain"], env=control.client_env(current()), cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "PythonCalc" in done.stdout and "GlobalWindowAggregate" in done.stdout
