@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -86,6 +87,19 @@ def one_at_a_time(settings: Settings, what: str) -> Iterator[None]:
         yield
 
 
+def finite(value: Any) -> Any:
+    """The value as JSON has it: a figure that is no number (NaN, infinite) is null.
+
+    >>> finite({"recall": float("nan"), "n": [1, 2.5]})
+    {'recall': None, 'n': [1, 2.5]}
+    """
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def run(p: argparse.ArgumentParser, work: Work, arguments: list[str] | None = None) -> int:
     """Parse, work, print the summary; an error of the house is one red line and exit 1."""
     options = p.parse_args(arguments)
@@ -101,7 +115,7 @@ def run(p: argparse.ArgumentParser, work: Work, arguments: list[str] | None = No
         say(f"{red}{type(e).__name__}: {e.reason}{plain}" + (f" Fix: {e.fix}" if e.fix else ""))
         report = getattr(e, "summary", None)
         if report:
-            print(json.dumps(report, sort_keys=True), flush=True)
+            print(json.dumps(finite(report), sort_keys=True, allow_nan=False), flush=True)
         return 1
-    print(json.dumps(summary, sort_keys=True), flush=True)
+    print(json.dumps(finite(summary), sort_keys=True, allow_nan=False), flush=True)
     return 0

@@ -140,3 +140,8 @@ def test_the_gate_asks_nothing_of_a_source_that_never_sent(tmp_path: Path) -> No
     assert validate.checked(settings) == ["reading", *(n for n in validate.features.names() if "reading" in n or "activity" in n)]
     lake.replace(settings, tables.table("flow"), [], "true")  # made, but empty
     assert "flow" not in validate.checked(settings)
+
+
+def test_a_figure_that_is_no_number_is_null_in_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    code = cli.run(cli.parser("x"), lambda s, o: {"recall": float("nan"), "of": [1.5, float("inf")]}, ["--start", "2026-03-01", "--end", "2026-03-02"])
+    assert code == 0 and capsys.readouterr().out == '{"of": [1.5, null], "recall": null}\n'
