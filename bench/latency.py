@@ -1,24 +1,26 @@
-"""How long an event takes to its row in Pinot and in Delta, and a closed window to its alert, on the stack that runs.
+"""How long an event takes to its row in Pinot and in Delta, and a closed window to its alert, while so many come a second.
 
-    python bench/latency.py [--rate 20] [--seconds 180] [--quick] [--json FILE]
+    python bench/latency.py [--rate 10000,20000] [--devices 10000] [--seconds 240] [--lateness SECONDS] [--quick] [--json FILE]
 
-The generator sends in real time and does not wait for anyone; with floods, leaks and lies among it. Measured:
+Starts servers of its own (`bench/servers.py`: Kafka, Flink, Pinot, the committer; made-up baselines and models, one entity
+in a thousand anomalous). The events are made beforehand and sent when their time comes, whoever keeps up or not, by a
+process that shares the machine. The first minute is left out. Measured:
 
 - Pinot: now minus the event time of the newest row that a query sees, every 200 ms (a query's own time included);
 - Delta: the commit's time minus the event time, of every row committed;
-- alert: the time that the broker gave the first alert of a window, minus the end of the window. It includes
-  `stream.lateness` (5 s), for which a window waits for late events.
-
-Needs champions (`make demo`): without a model there are no alerts.
+- alert: the time that the broker gave the first alert of a window, minus the end of the window; and minus its close, which
+  is `stream.lateness` later: so long a window waits for late events.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import multiprocessing
+import os
+import signal
+import sys
 import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import requests
 
-from tidewatch import tables
-from tidewatch.inputs.network import network
-from tidewatch.settings import ROOT, Settings, load
+from bench.servers import Job, Meter, bench_network, knowledge, servers, tidewatch
+from tidewatch import events, tables
+from tidewatch.inputs.generate import Generator
+from tidewatch.inputs.parcel import Parcel
+from tidewatch.inputs.send import Kafka
+from tidewatch.settings import Settings, load
 
 SETTLE_SECONDS = 60
-SEED = 7
+WARM_SECONDS = 60
+STEP_MS = 50
+AHEAD_SECONDS = 30
+"""A second of events takes less than a second to make, but nothing is made while time runs."""
 
 
 def newest(settings: Settings, table: str) -> float:
@@ -86,47 +94,88 @@ def figures(ages: np.ndarray[Any, Any]) -> dict[str, float]:
     return {"n": len(ages), "p50 s": float(p50), "p95 s": float(p95), "p99 s": float(p99), "max s": float(ages.max())}
 
 
+def send(settings: Settings, rounds: list[tuple[int, list[Parcel]]]) -> None:
+    """Send each round when its time comes, late ones at once; in a process of its own."""
+    with Kafka(settings, events.names()) as kafka:
+        for at, parcels in rounds:
+            time.sleep(max(0.0, at / 1000 - time.time()))
+            for p in parcels:
+                kafka.send(p)
+
+
+def run(rate: int, devices: int, seconds: int, lateness: float) -> dict[str, Any]:
+    """The figures of one rate."""
+    os.environ["TIDEWATCH_STREAM__LATENESS"] = f"PT{lateness}S"
+    with servers("bench-latency", stream={"lateness": f"PT{lateness}S"}) as settings:
+        tidewatch(settings, "up", "kafka", "pinot", "flink_taskmanager", "committer")
+        net, period = bench_network(devices, rate)
+        knowledge(settings, net, int(time.time() * 1000) - 86_400_000)
+        job = Job(settings, "delta", "bench-latency")
+        begin_made = time.monotonic()
+        Generator(net, 0, None, period_ms=period).advance(2000)  # how long do two seconds take?
+        lead = AHEAD_SECONDS + (time.monotonic() - begin_made) / 2 * (seconds + WARM_SECONDS) * 1.5
+        start = int((time.time() + lead) * 1000)
+        end = start + (seconds + WARM_SECONDS) * 1000
+        source, rounds = Generator(net, start, None, period_ms=period), []
+        for at in range(start + STEP_MS, end, STEP_MS):
+            rounds.append((at, source.advance(at)))
+        if time.time() * 1000 > start:
+            raise SystemExit("making the events took longer than foreseen: run it again, with a lower rate or fewer seconds")
+        sender = multiprocessing.get_context("fork").Process(target=send, args=(settings, rounds))
+        sender.start()
+        since, meter = start + WARM_SECONDS * 1000, Meter(settings, {"sender": sender.pid or 0})
+        time.sleep(max(0.0, since / 1000 - time.time()))
+        meter.sample(read=0)
+        ages: dict[str, list[float]] = {n: [] for n in events.names()}
+        while time.time() * 1000 < end:
+            for name, found in ages.items():
+                found.append(-newest(settings, name) / 1000 + time.time())
+            time.sleep(0.2)
+        meter.sample(read=0)
+        meter.stop()
+        sender.join()
+        time.sleep(SETTLE_SECONDS)
+        job.read()  # an error if it failed
+        first, last = meter.samples
+        cores = {k: (v - first.cpu.get(k, 0.0)) / (last.at - first.at) for k, v in last.cpu.items()}
+        after_end = alert_ages(settings, since)
+        sent = sum(p.tally["records"] for _, parcels in rounds for p in parcels)
+        return {
+            "rate": rate, "sent a second": sent / (seconds + WARM_SECONDS), "devices": devices, "lateness s": lateness, "cores": cores,
+            "figures": {
+                **{f"event to Pinot row, {n}": figures(np.array(a)) for n, a in ages.items()},
+                **{f"event to Delta row, {n}": figures(delta_ages(settings, n, since, end)) for n in ages},
+                "window's end to alert": figures(after_end),
+                "window's close to alert": figures(after_end - lateness),
+            },
+        }
+
+
+def show(r: dict[str, Any]) -> None:
+    print(f"\n{r['sent a second']:,.0f} events/s, {r['devices']:,} devices, lateness {r['lateness s']} s; cores busy: "
+          + ", ".join(f"{k} {v:.2f}" for k, v in sorted(r["cores"].items(), key=lambda x: -x[1]) if v >= 0.01) + f", all {sum(r['cores'].values()):.2f}")
+    print(f"{'':28} {'n':>9} {'p50 s':>8} {'p95 s':>8} {'p99 s':>8} {'max s':>8}")
+    for name, f in r["figures"].items():
+        print(f"{name:28} {f['n']:>9,} " + " ".join(f"{f.get(k, float('nan')):8.2f}" for k in ("p50 s", "p95 s", "p99 s", "max s")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=int, default=20, help="events a second (default 20, what the champions of `make demo` know; more is a flood to them)")
-    parser.add_argument("--seconds", type=int, default=180)
-    parser.add_argument("--devices", type=int, default=100, help="devices of the network that the champions know (default 100)")
-    parser.add_argument("--quick", action="store_true", help="60 seconds")
+    parser.add_argument("--rate", default="10000,20000", help="events a second, comma separated (default 10000,20000)")
+    parser.add_argument("--devices", type=int, default=10_000)
+    parser.add_argument("--seconds", type=int, default=240, help="after the first minute, which is left out (default 240)")
+    parser.add_argument("--lateness", type=float, default=load().stream.lateness.total_seconds(), help="stream.lateness in seconds (default: the setting)")
+    parser.add_argument("--quick", action="store_true", help="500 events a second of 100 devices for two minutes")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     o = parser.parse_args()
-    settings, seconds = load(), 60 if o.quick else o.seconds
-    begin = datetime.now(UTC)
-    end = begin + timedelta(seconds=seconds)
-    # half flows, half readings (2.5 metrics a device on average)
-    flows, period = o.rate * 30 / o.devices, 2.5 * o.devices / (o.rate / 2)
-    names = network(o.devices, flows, SEED).names
-    minutes = max(1, seconds // 60)
-    incidents = [x for i, kind in enumerate(("flood", "fast_leak", "noise", "spike", "missing")) for x in ("--incident", f"{kind}:{names[i]}:{minutes}:now")]
-    send = subprocess.Popen([
-        str(ROOT / "bin" / "tidewatch"), "generate", "--live", "--start", "now", "--end", f"+{seconds}s", "--devices", str(o.devices),
-        "--seed", str(SEED), "--flows", f"{flows:.3f}", "--period", f"{max(period, 0.1):.3f}", "--incidents", "none", *incidents, "--json",
-    ], stdout=subprocess.PIPE, text=True)
-    ages: dict[str, list[float]] = {"flow": [], "reading": []}
-    while datetime.now(UTC) < end:
-        for name, found in ages.items():
-            age = newest(settings, name)
-            if datetime.now(UTC) > begin + timedelta(seconds=10):
-                found.append(time.time() - age / 1000)
-        time.sleep(0.2)
-    sent = json.loads("{" + (send.communicate()[0] or "{}").split("{", 1)[1])
-    time.sleep(SETTLE_SECONDS)
-    since, until = int(begin.timestamp() * 1000), int(end.timestamp() * 1000)
-    result = {
-        **{f"event to Pinot row, {n}": figures(np.array(a)) for n, a in ages.items()},
-        **{f"event to Delta row, {n}": figures(delta_ages(settings, n, since + 10_000, until)) for n in ages},
-        "window's end to alert": figures(alert_ages(settings, since + 60_000)),
-    }
-    print(f"{sent.get('produced_total', 0) / seconds:,.0f} events/s for {seconds} s, {o.devices} devices")
-    print(f"{'':28} {'n':>9} {'p50 s':>8} {'p95 s':>8} {'p99 s':>8} {'max s':>8}")
-    for name, f in result.items():
-        print(f"{name:28} {f['n']:>9,} " + " ".join(f"{f.get(k, float('nan')):8.2f}" for k in ("p50 s", "p95 s", "p99 s", "max s")))
-    if o.json:
-        o.json.write_text(json.dumps({"rate": o.rate, "seconds": seconds, "devices": o.devices, **result}, indent=1))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end too
+    rates, devices, seconds = ([500], 100, 60) if o.quick else ([int(x) for x in o.rate.split(",")], o.devices, o.seconds)
+    found = []
+    for rate in rates:
+        found.append(run(rate, devices, seconds, o.lateness))
+        show(found[-1])
+        if o.json:
+            o.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

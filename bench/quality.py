@@ -211,20 +211,26 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
     """Scores of the test windows, one row a device and window: device_id, end_ms, score, fired, and what weighs most:
     metric, signal, detector; None: nothing to train on.
 
-    Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
+    As in `jobs.train`: the first part of the train part fits, its last raises the threshold until false alerts keep within the
+    budget. Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
     """
-    frame = rows(spark, s, detector)
+    frame, size = rows(spark, s, detector), features.view(detector.view).size_seconds * 1000
     past = before(s, frame["device_id"], frame["end_ms"])
     known = labels_of(s, [x["start"] < s.train_end.get(x["device_id"], 0) for x in s.found.labels])
     history = frame[past]
     plain = train.match(detector, history, pd.DataFrame({"entity": [], "valid_from": [], "center": [], "scale": []}))
     history = history[backtest.untouched(plain, known, detector.afterglow)].reset_index(drop=True)
-    if len(history) < train.LEAST_WINDOWS:
+    if not train.enough(detector, history["end_ms"].to_numpy()):
         return None
     inventory = pd.DataFrame(s.found.devices)[["device_id", "kind"]]
     baselines = build_baselines.assemble(detector, build_baselines.of_entities(detector, history), inventory).assign(valid_from=0)
-    made = train.fit_detector(spark, detector, train.match(detector, history, baselines), (family,), SEED)
+    w = train.match(detector, history, baselines)
+    cut = train.split([w])
+    made = train.fit_detector(spark, detector, w.at(w.end_ms <= cut), (family,), SEED)
     model = scoring.Model(detector.use_case, family, {detector.name: made[family]})
+    held = train.match(detector, frame[past & (frame["end_ms"] - size > cut).to_numpy()], baselines)
+    model = backtest.at_budget(model, (detector,), {detector.name: held}, known, s.settings.stream.alert_gap,
+                               s.settings.promotion.max_false_alerts / len(of_use_case(detector.use_case)))
     parts = []
     test = frame[~past]
     for _, part in test.groupby(test["device_id"].map(hash) % max(1, len(test) // 500_000), sort=False):

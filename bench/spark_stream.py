@@ -3,7 +3,8 @@
 `python bench/spark_stream.py FOLDER` reads the topics from the beginning to the end (trigger availableNow), decodes the
 Avro, drops impossible events by the same predicates, and writes events and one-minute windows to Delta under FOLDER. Run
 by `bench/throughput.py` in the Spark environment. Structured Streaming has no exact COUNT(DISTINCT): approximate there.
-The time from the first query's start to the last one's end goes to FOLDER/seconds.
+The time from the first query's start to the last one's end goes to FOLDER/seconds, the records read so far by all queries to
+FOLDER/read as it goes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
+from pyspark.sql.streaming.query import StreamingQuery
 
 from tidewatch import events, features
 from tidewatch.features import render
@@ -26,6 +28,8 @@ POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0<
 <dependency><groupId>org.apache.spark</groupId><artifactId>spark-sql-kafka-0-10_2.13</artifactId><version>{v}</version></dependency>
 <dependency><groupId>org.apache.spark</groupId><artifactId>spark-avro_2.13</artifactId><version>{v}</version></dependency>
 </dependencies></project>"""
+BATCH = 1_000_000
+"""Records of a topic in one micro-batch at most."""
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.0:copy-dependencies"
 
 
@@ -48,7 +52,7 @@ def source(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
     contract = events.contract(name)
     raw = (
         spark.readStream.format("kafka").option("kafka.bootstrap.servers", settings.kafka).option("subscribe", name)
-        .option("startingOffsets", "earliest").load()
+        .option("startingOffsets", "earliest").option("maxOffsetsPerTrigger", BATCH).load()
     )
     decoded = raw.select(
         from_avro("value", contract.schema, {"mode": "PERMISSIVE"}).alias("e"), F.col("timestamp").alias("ingested_at"),
@@ -87,16 +91,24 @@ def main(folder: Path) -> None:
     )
     spark.sparkContext.setLogLevel("ERROR")
     begin = time.monotonic()
-    queries = []
+    folder.mkdir(parents=True, exist_ok=True)
+    queries: dict[str, list[StreamingQuery]] = {n: [] for n in events.names()}
 
-    def write(frame: DataFrame, name: str, *partition: str) -> None:
+    def write(source: str, frame: DataFrame, name: str, *partition: str) -> None:
         out = frame.writeStream.format("delta").option("checkpointLocation", str(folder / "checkpoints" / name)).trigger(availableNow=True)
-        queries.append(out.partitionBy(*partition).start(str(folder / name)))
+        queries[source].append(out.partitionBy(*partition).start(str(folder / name)))
 
     for name in events.names():
-        write(source(spark, settings, name), name, "date")
-        write(windows(source(spark, settings, name), f"{name}_1m"), f"{name}_1m")
-    for q in queries:
+        write(name, source(spark, settings, name), name, "date")
+        write(name, windows(source(spark, settings, name), f"{name}_1m"), f"{name}_1m")
+    every = [q for qs in queries.values() for q in qs]
+    while any(q.isActive for q in every):
+        time.sleep(1)
+        # an event counts when both queries of its topic have had it
+        read = sum(min(sum(p["numInputRows"] for p in q.recentProgress) for q in qs) for qs in queries.values())
+        (folder / "read.new").write_text(str(read))
+        (folder / "read.new").replace(folder / "read")
+    for q in every:
         q.awaitTermination()
     (folder / "seconds").write_text(str(time.monotonic() - begin))
     for name in events.names():

@@ -46,7 +46,7 @@ def statements(mode: str, group: str) -> tuple[list[str], list[tuple[str, str]],
             inserts.append(f"INSERT INTO `nowhere_{n}` SELECT {', '.join(render.quoted(f.name) for f in events.contract(n).fields)} FROM `{n}_records`")
         return [*sources, *made], [], inserts
     wanted = [tables.table(n) for n in (*features.names(), "dead_letters")]
-    reads = [v for v in views if v[0] not in ("signals", "matched", "gathered", "scores", "anomalous", "alerts")]
+    reads = [v for v in views if v[0] not in ("windows", "told", "matched", "scores", "anomalous", "placed", "incidents", "grouped", "unsent", "alerts")]
     made = [nowhere(job.topic_sql(t, s)) for t in wanted]
     return [*sources, *made], reads, [job.insert_topic_sql(t, t.name) for t in wanted]
 

@@ -110,9 +110,20 @@ def every(cycle: timedelta) -> CronTriggerTimetable:
     return CronTriggerTimetable(cron, timezone="UTC")
 
 
-def event_extras(triggering_asset_events: Any) -> list[dict[str, Any]]:
-    """What the assets that started this run were published with; empty when it was started by hand."""
-    return [dict(e.extra or {}) for found in (triggering_asset_events or {}).values() for e in found]
+def event_extras(triggering_asset_events: Any, inlet_events: Any) -> list[dict[str, Any]]:
+    """What the assets that started this run were published with; started by hand, what the task's first inlet was last."""
+    if triggering_asset_events:
+        return [dict(e.extra or {}) for found in triggering_asset_events.values() for e in found]
+    return [dict(e.extra or {}) for e in inlet_events[0].ascending(False).limit(1)] if inlet_events else []
+
+
+def trained_window(ti: Any) -> Window:
+    """The window that this run's `train` learned from, as it said itself."""
+    summary = ti.xcom_pull(task_ids="train")
+    start, end = instant(summary["start"]), instant(summary["end"])
+    if start is None or end is None:
+        raise ValueError("the task `train` named no window; run it again")
+    return Window(start, end)
 
 
 def macros(settings: Settings) -> dict[str, Callable[..., object]]:
@@ -120,13 +131,15 @@ def macros(settings: Settings) -> dict[str, Callable[..., object]]:
     batch = settings.batch
     return {
         "cycle": lambda dag_run, params: cycle_window(dag_run.run_after, params, batch.cycle),
-        "learning": lambda dag_run, params, events=None: learning_window(
-            dag_run.run_after, params, event_extras(events), batch.cycle, batch.training_window),
+        "learning": lambda dag_run, params, events, inlets: learning_window(
+            dag_run.run_after, params, event_extras(events, inlets), batch.cycle, batch.training_window),
+        "trained": trained_window,
         "watched": lambda dag_run, params: cycle_window(dag_run.run_after, params, batch.drift_watch),
         "cycle_so_far": lambda dag_run, params: cycle_so_far(dag_run.run_after, params, batch.cycle, batch.drift_watch),
         "baseline": lambda dag_run, params: baseline_window(dag_run.run_after, params, batch.cycle, batch.training_window),
         "cases": lambda params: [c for c in USE_CASES if params["use_case"] in ("all", c)],
         "letters": letters,
+        "marking": marking,
         "iso": iso,
     }
 
@@ -137,6 +150,15 @@ def letters(params: Mapping[str, Any]) -> str:
     if not re.fullmatch(r"[a-z0-9_]*", reason) or not re.fullmatch(r"[a-z0-9_]+", params["source"]):
         raise ValueError(f"{reason!r} is no reason; correct the run's parameters")
     return f"--source {params['source']}" + (f" --reason {reason}" if reason else "") + (" --dry-run" if params.get("dry_run", True) else "")
+
+
+def marking(dag_run: Any, params: Mapping[str, Any]) -> str:
+    """The arguments of `mark`, what a person typed in quotes of the shell. Raises ValueError for what is no alert's id."""
+    alert, verdict = str(params["alert"]).strip(), params["verdict"]
+    if not re.fullmatch(r"[a-z_]+:.+:-?\d+", alert) or not alert.isprintable() or verdict not in ("true", "false", "benign"):
+        raise ValueError(f"{alert!r} is no alert's id such as leak:server-02:1772409600000; correct the run's parameters")
+    words = ["--alert", alert, "--verdict", verdict, "--at", iso(dag_run.run_after), "--analyst", getattr(dag_run, "triggering_user_name", None) or ""]
+    return shlex.join([*words, "--note", " ".join(str(params.get("note") or "").split())])
 
 
 WINDOW_PARAMS = {
@@ -181,7 +203,7 @@ class Job(BashOperator):
 
     def get_env(self, context: Any) -> dict[str, str]:
         """The server's own environment without Airflow's settings: a job does not know that Airflow runs it."""
-        env = {k: v for k, v in super().get_env(context).items() if not k.startswith(("AIRFLOW__", "_AIRFLOW", "AIRFLOW_HOME", "AIRFLOW_CONFIG"))}
+        env = {k: v for k, v in super().get_env(context).items() if not k.startswith(("AIRFLOW__", "_AIRFLOW", "AIRFLOW_HOME", "AIRFLOW_CONFIG", "OTEL_"))}
         run = context["dag_run"]
         env["DAG_RUN_URL"] = f"{current().airflow}/dags/{run.dag_id}/runs/{quote(run.run_id)}"
         return env | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TIDEWATCH_STATE_DIR": str(current().state_dir)}
@@ -249,6 +271,8 @@ def told(task: str, summary: Mapping[str, Any]) -> str:
             return "; ".join(f"{u}: {what(m)}, {m.get('reason', '')}" for u, m in dict(summary.get("models") or {}).items())
         case "validate":
             return f"{task}: {summary.get('expectations')} expectations, {summary.get('failed')} failed"
+        case "mark":
+            return f"{summary.get('alert')} is {summary.get('verdict')}"
         case "train":
             return f"{task}: " + "; ".join(f"{u}: {len(m) - ('champion' in m)} candidates" for u, m in dict(summary.get("models") or {}).items())
         case "replay_dead_letters":

@@ -1,7 +1,7 @@
 """Trains challengers for the three use cases and promotes one only if it beats the champion in the back-test.
 
 Starts by itself when `feature_store` has published new features, and learns from the `batch.training_window` before their
-end. By hand it takes a use case, a window, and `force` (promote the best challenger even without a win, for instance after
+end. By hand it takes a use case, a window (by default up to the newest features there are), and `force` (promote the best challenger even without a win, for instance after
 a deliberate change of a detector). A promotion moves the registry's alias `champion` and tells the running stream, which
 swaps at that event time; without a win the champion stays and the task's log says why.
 With the setting `promotion.approval` a person decides: if a challenger would win, the run waits for *Approve* or *Reject*
@@ -34,15 +34,15 @@ with DAG(
     **house.defaults(settings),
 ):
     train = house.Job(
-        task_id="train", job="train",
-        arguments="{{ learning(dag_run, params, triggering_asset_events) }}{% for c in cases(params) %} --use-case {{ c }}{% endfor %}",
+        task_id="train", job="train", inlets=[house.FEATURES],
+        arguments="{{ learning(dag_run, params, triggering_asset_events, inlet_events) }}{% for c in cases(params) %} --use-case {{ c }}{% endfor %}",
         execution_timeout=timedelta(hours=2), **house.SPARK,
     )
     ready = train
     if settings.promotion.approval:
         judge = house.Job(
             task_id="judge", job="promote", execution_timeout=timedelta(minutes=15),
-            arguments="--dry-run --end {{ iso(learning(dag_run, params, triggering_asset_events).end) }}"
+            arguments="--dry-run --end {{ iso(trained(ti).end) }}"
                       "{% for c in cases(params) %} --use-case {{ c }}{% endfor %}{% if params.force %} --force{% endif %}",
         )
         wins = ShortCircuitOperator(
@@ -58,7 +58,7 @@ with DAG(
     for use_case in house.USE_CASES:
         promote = house.Job(
             task_id=f"promote_{use_case}", job="promote", when=f"'{use_case}' in cases(params)",
-            arguments=f"--use-case {use_case} --end {{{{ iso(learning(dag_run, params, triggering_asset_events).end) }}}}{{% if params.force %}} --force{{% endif %}}",
+            arguments=f"--use-case {use_case} --end {{{{ iso(trained(ti).end) }}}}{{% if params.force %}} --force{{% endif %}}",
             execution_timeout=timedelta(minutes=15), trigger_rule="none_failed",
         )
         ready >> promote >> done

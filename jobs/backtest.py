@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import numpy as np
@@ -130,20 +130,109 @@ def inject(detector: Detector, clean: Windows, rng: np.random.Generator) -> tupl
     return joined, np.concatenate(numbers), np.concatenate(originals)
 
 
-def incidents(device: NDArray[np.str_], start_ms: NDArray[np.int64], end_ms: NDArray[np.int64], gap: timedelta) -> int:
-    """How many alerts anomalous windows become, merged per device as the stream merges them."""
+def incidents(
+    device: NDArray[np.str_], start_ms: NDArray[np.int64], end_ms: NDArray[np.int64], gap: timedelta, quiet: NDArray[np.bool_] | None = None,
+) -> int:
+    """How many alerts anomalous windows become, merged per device as the stream merges them; with `quiet` (n,) only those of
+    which every window is: an alert that began with a labelled incident is not false because it ends later."""
     if not len(device):
         return 0
     order = np.lexsort((end_ms, device))
     device, start_ms, end_ms = device[order], start_ms[order], end_ms[order]
     apart = (device[1:] != device[:-1]) | (start_ms[1:] - end_ms[:-1] > gap // timedelta(milliseconds=1))
-    return 1 + int(apart.sum())
+    alert = np.concatenate([[0], np.cumsum(apart)])
+    return int(alert[-1]) + 1 - (len(np.unique(alert[~quiet[order]])) if quiet is not None else 0)
+
+
+def at_budget(
+    model: scoring.Model, detectors: Sequence[Detector], windows: Mapping[str, Windows], labels: Labels, gap: timedelta, limit: float,
+) -> scoring.Model:
+    """The model at the operating point that the budget allows: thresholds raised, never lowered, until each detector raises no
+    more than its equal part of `limit` alerts a device and day on held-out windows without a label.
+
+    So families are compared by what they find at the same price (a detection rate at a fixed false alarm rate, Egan 1975).
+    """
+    parts = dict(model.detectors)
+    for detector in detectors:
+        every_metric = windows[detector.name]
+        if not len(every_metric):
+            continue
+        rows, got, _ = score(model, detector.name, every_metric)
+        w, part = every_metric.at(rows), parts[detector.name]
+        quiet = untouched(w, labels)
+        allowed = int(limit / len(detectors) * device_days([w]))
+        loud = got >= part.threshold
+        steps = np.unique(got[loud & quiet])
+        low, high = -1, len(steps) - 1  # raised just above steps[high]; -1: as it is
+        while low < high:
+            mid = (low + high) // 2
+            over = loud & (got > (steps[mid] if mid >= 0 else -1.0))
+            if incidents(w.device[over], w.start_ms[over], w.end_ms[over], gap, quiet[over]) <= allowed:
+                high = mid
+            else:
+                low = mid + 1
+        if high >= 0:
+            parts[detector.name] = replace(part, threshold=float(np.nextafter(steps[high], 1.0)))
+    return replace(model, detectors=parts)
+
+
+def device_days(windows: Sequence[Windows]) -> float:
+    """Devices that have windows, times the days from the first window to the last."""
+    there = [w for w in windows if len(w)]
+    if not there:
+        return 0.0
+    devices = set().union(*(np.unique(w.device) for w in there))
+    span = max(int(w.end_ms.max() - w.start_ms.min()) for w in there)
+    return len(devices) * span / DAY_MS
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a model says of a detector's held-out windows, n of them, and of m injected incidents."""
+
+    windows: Windows
+    """(n,) One row a window of a device: its metric that weighs most."""
+    score: Array
+    share: Array
+    """(n, d) Each signal's share of the score."""
+    quiet: NDArray[np.bool_]
+    """(n,) No label touches it."""
+    labelled: NDArray[np.bool_]
+    """(n,) A label of the model's use case touches it."""
+    hit: Array
+    """(m,) Scores of injected incidents."""
+    kind: NDArray[np.int64]
+    """(m,) Number of kind and strength."""
+    seconds: float
+    """CPU seconds that scoring the windows took."""
+
+
+def measure(model: scoring.Model, detector: Detector, every_metric: Windows, labels: Labels, seed: int) -> Measured:
+    """Score held-out windows and injected incidents; raises ContractError if the model does not know the detector."""
+    calm = clean(every_metric, labels, detector.afterglow)
+    injected, number, original = inject(detector, calm, np.random.default_rng(seed))
+    begin = time.process_time()
+    rows, got, share = score(model, detector.name, every_metric)
+    seconds = time.process_time() - begin
+    hit = scoring.score(model, detector.name, injected.observed, injected.center, injected.scale).decades
+    # one metric of the device is odd, the others are as they are
+    of = calm.groups()[0]
+    hit = np.maximum(hit - np.log10(np.bincount(of)[of[original]]), 0.0)
+    hit = scoring.score_together(model, detector.name, hit, np.arange(len(hit)), len(hit))
+    w = every_metric.at(rows)
+    mine = labels.use_case == model.use_case
+    own = np.zeros(len(w), dtype=bool)
+    for touched in touching(w, Labels(labels.device[mine], labels.start_ms[mine], labels.end_ms[mine], labels.use_case[mine])):
+        own[touched] = True
+    return Measured(w, got, share, untouched(w, labels), own, hit, number, seconds)
 
 
 def run(
     model: scoring.Model, detectors: Sequence[Detector], windows: Mapping[str, Windows], labels: Labels, gap: timedelta, seed: int,
+    seen: dict[str, Measured] | None = None,
 ) -> tuple[Backtest, dict[str, float]]:
-    """The figures of a model on the held-out windows of its detectors, and more that is worth logging.
+    """The figures of a model on the held-out windows of its detectors, and more that is worth logging; `seen` is filled with what
+    they were made of, by detector.
 
     A model that does not know a detector (older than it) gets NaN: it is not fit any more.
     """
@@ -151,53 +240,46 @@ def run(
     more: dict[str, float] = {}
     lowest, highest, seconds, count = np.inf, -np.inf, 0.0, 0
     found = np.zeros(len(labels.device), dtype=bool)
-    raised: list[tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.int64]]] = []
-    devices: set[str] = set()
-    span = 0
+    raised: list[tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]] = []
+    scored: list[Windows] = []
     mine = labels.use_case == model.use_case
     for detector in detectors:
-        every_metric = windows[detector.name]
-        quiet = clean(every_metric, labels, detector.afterglow)
-        injected, number, original = inject(detector, quiet, np.random.default_rng(seed))
         try:
-            begin = time.process_time()
-            rows, got, _ = score(model, detector.name, every_metric)
-            seconds += time.process_time() - begin
-            hit = scoring.score(model, detector.name, injected.observed, injected.center, injected.scale).decades
+            m = measure(model, detector, windows[detector.name], labels, seed)
         except ContractError:
             nan = float("nan")
             return Backtest(nan, nan, nan), more
-        # one metric of the device is odd, the others are as they are
-        of = quiet.groups()[0]
-        hit = np.maximum(hit - np.log10(np.bincount(of)[of[original]]), 0.0)
-        hit = scoring.score_together(model, detector.name, hit, np.arange(len(hit)), len(hit))
-        w = every_metric.at(rows)
+        if seen is not None:
+            seen[detector.name] = m
+        w, got, hit, number, unlabelled = m.windows, m.score, m.hit, m.kind, m.quiet
         touched = touching(w, labels)
-        unlabelled = untouched(w, labels)
-        count += len(every_metric)
-        anomalous = got >= detector.threshold
+        seconds += m.seconds
+        count += len(windows[detector.name])
+        threshold = model.detectors[detector.name].threshold
+        anomalous = got >= threshold
         for i, rows in enumerate(touched):
             found[i] |= bool(anomalous[rows].any())
         false = anomalous & unlabelled
-        raised.append((w.device[false], w.start_ms[false], w.end_ms[false]))
-        devices |= set(np.unique(w.device))
-        if len(w):
-            span = max(span, int(w.end_ms.max() - w.start_ms.min()))
+        raised.append((w.device[anomalous], w.start_ms[anomalous], w.end_ms[anomalous], unlabelled[anomalous]))
+        scored.append(w)
         steps = [f"{name}_{strength:g}" for name, _ in kinds(detector) for strength in STRENGTHS]
         for i, step in enumerate(steps):
             if (number == i).any():
-                more[f"recall_{detector.name}_{step}"] = float((hit[number == i] >= detector.threshold).mean())
+                more[f"recall_{detector.name}_{step}"] = float((hit[number == i] >= threshold).mean())
                 recalls.append(more[f"recall_{detector.name}_{step}"])
         every = np.concatenate([got, hit])
         if np.isfinite(every).any():
             lowest, highest = min(lowest, float(np.nanmin(every))), max(highest, float(np.nanmax(every)))
+        more[f"threshold_{detector.name}"] = threshold
         more[f"anomalous_share_{detector.name}"] = float(false.sum() / max(int(unlabelled.sum()), 1))
-    merged = incidents(*(np.concatenate(x) for x in zip(*raised, strict=True)), gap)
+    device, start_ms, end_ms, quiet = (np.concatenate([x[i] for x in raised]) for i in range(4))
+    merged = incidents(device, start_ms, end_ms, gap, quiet)
+    days = device_days(scored)
     more["windows_per_second"] = count / seconds if seconds else 0.0
     more["backtest_windows"] = float(count)
     return Backtest(
         recall_injected=float(np.mean(recalls)) if recalls else float("nan"),
-        false_alerts=merged / (len(devices) * span / DAY_MS) if devices and span else float("nan"),
+        false_alerts=merged / days if days else float("nan"),
         spread=highest - lowest if np.isfinite(highest - lowest) else 0.0,
         recall_labelled=float(found[mine].mean()) if mine.any() else None,
     ), more

@@ -1,6 +1,6 @@
 """Baselines: what is normal for every device (and metric) per hour of the day, from the silver views of a window.
 
-Centre: the median of the hour, if nearly all hours of the day have enough windows, else of the whole window. Scale: 1.4826 times the median
+Centre: the median of the hour, and how far that hour of a workday or weekend and of that weekday lies from it (`jobs.weekly`), if nearly all hours of the day have enough windows, else of the whole window. Scale: 1.4826 times the median
 absolute residual (Rousseeuw and Croux 1993), never below the residuals' 90 % quantile over 1.645, which stands a tenth
 of contaminated windows, nor, within limits, what their tail says; never below the signal's floor. Windows of labelled
 incidents are left out. Of which too much is a sign and which are on a log scale (counts, bytes) come in bursts: their
@@ -23,7 +23,7 @@ from tidewatch import scoring, tables
 from tidewatch.detectors import Detector, Signal, all_detectors
 from tidewatch.settings import Settings
 
-from jobs import cli, signals
+from jobs import cli, signals, weekly
 from jobs import spark as sp
 from jobs.topics import publish as send
 
@@ -38,7 +38,7 @@ HOUR_WINDOWS = 30
 """Windows of one hour of the day from which its own median is taken."""
 DAY_HOURS = 16
 """Hours of the day that must be known before hours are told apart."""
-DEVICE_WINDOWS = 30
+DEVICE_WINDOWS = 15
 """Windows from which a device has a baseline of its own."""
 ACTIVE_WINDOWS = 10
 """Windows that are not zero from which a bursty signal has a centre of its own; else it is the kind's, or zero."""
@@ -49,7 +49,9 @@ TAILS = ((0.9, 1.645), (0.99, 2.576), (1.0, 3.5))
 HEAVY = 10.0
 """A quantile beyond a tenth of the windows widens a scale by so much at most: it may be an incident nobody labelled."""
 UNKNOWN = 1e15
-"""The scale of a signal that an entity never had: whatever it is, it is no sign."""
+"""The scale of a signal that an entity never had, or that says nothing of it: whatever it is, it is no sign."""
+VARIED = 1 / 3
+"""Scale over level from which a signal varies so much that logarithms tell more of it: three sigmas reach zero."""
 MAD = 1.4826
 """A normal distribution's sigma over its median absolute deviation."""
 OF_KIND = 0.1
@@ -91,23 +93,30 @@ def daily(center: Array, overall: Array) -> Array:
     return np.where(known, between, overall[:, None])
 
 
-def summarize(entity: Integers, entities: int, hour: Integers, values: Array) -> dict[str, Array]:
+def summarize(entity: Integers, entities: int, hour: Integers, values: Array, end_ms: Integers | None = None, from_ms: int = 0) -> dict[str, Array]:
     """What the windows of many entities amount to, all at once. `values` (n, d) in transformed units, NaN: does not count.
 
     `n`, `center` (entities, 24, d): count and median of each hour; `count`, `overall`, `spread` (entities, d): count,
-    median and robust scale of all.
+    median and robust scale of all. With the windows' ends also `shift` (entities, 24, d): how far the 24 hours that come after
+    `from_ms` lie from these medians, by the day of the week; `spread` is then about them.
     """
     d = values.shape[1]
     cell = entity * 24 + hour
     out = {"n": np.empty((entities, 24, d)), "center": np.empty((entities, 24, d))}
     out |= {k: np.empty((entities, d)) for k in ("count", "overall", "spread")}
+    out["shift"] = np.zeros((entities, 24, d))
     for i in range(d):
         v = values[:, i]
         there = ~np.isnan(v)
         n, center = np.bincount(cell[there], minlength=entities * 24), quantile(cell, v, entities * 24, 0.5)
         overall = quantile(entity, v, entities, 0.5)
         center = daily(np.where(n >= HOUR_WINDOWS, center, np.nan).reshape(-1, 24), overall).reshape(-1)
-        residual = np.abs(v - center[cell])
+        residual = v - center[cell]
+        if end_ms is not None:
+            week = weekly.shifts(entity, entities, end_ms, residual)
+            residual -= week[entity, weekly.hour_of_week(end_ms)]
+            out["shift"][:, :, i] = week[:, weekly.coming(from_ms)]
+        residual = np.abs(residual)
         spread = MAD * quantile(entity, residual, entities, 0.5)
         for q, sigmas in TAILS:
             wide = quantile(entity, residual, entities, q) / sigmas
@@ -118,10 +127,11 @@ def summarize(entity: Integers, entities: int, hour: Integers, values: Array) ->
     return out
 
 
-def of_entities(detector: Detector, frame: pd.DataFrame) -> pd.DataFrame:
-    """One row an entity: entity, device_id, metric, windows; count, overall, spread (d each), center (24 * d).
+def of_entities(detector: Detector, frame: pd.DataFrame, from_ms: int | None = None) -> pd.DataFrame:
+    """One row an entity: entity, device_id, metric, windows; count, overall, spread (d each), center, shift (24 * d each).
 
-    `frame`: rows of `signals.rows`, all of their entities. A bursty signal's zeros do not count.
+    `frame`: rows of `signals.rows`, all of their entities. A bursty signal's zeros do not count. `from_ms`: from when on the
+    baselines hold; without it the days of the week are not told apart (shift 0).
     """
     import pandas as pd
 
@@ -130,16 +140,18 @@ def of_entities(detector: Detector, frame: pd.DataFrame) -> pd.DataFrame:
     entity, found = pd.factorize(frame["entity"], sort=True)
     values = scoring.transform(frame[[f"signal_{i}" for i in range(d)]].to_numpy(dtype=np.float64), [s.transform for s in detector.signals])
     values = np.where(burst & (values <= 0), np.nan, values)
-    got = summarize(entity, len(found), frame["hour"].to_numpy(dtype=np.int64), values)
+    got = summarize(entity, len(found), frame["hour"].to_numpy(dtype=np.int64), values,
+                    None if from_ms is None else frame["end_ms"].to_numpy(dtype=np.int64), from_ms or 0)
     first = frame.loc[np.unique(entity, return_index=True)[1]]
     return pd.DataFrame({
         "entity": found, "device_id": first["device_id"].to_numpy(), "metric": first["metric"].to_numpy(),
         "windows": np.bincount(entity, minlength=len(found)), "center": list(got["center"].reshape(len(found), -1)),
+        "shift": list(got["shift"].reshape(len(found), -1)),
         **{k: list(got[k]) for k in ("count", "overall", "spread")},
     })
 
 
-def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime) -> pd.DataFrame:
+def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start: datetime, end: datetime, valid_from: datetime) -> pd.DataFrame:
     """What `of_entities` gives of all windows but those of labelled incidents.
 
     Spark brings the rows of an entity together, numpy takes the medians of all entities of a partition at once.
@@ -149,11 +161,12 @@ def aggregate(spark: SparkSession, settings: Settings, detector: Detector, start
 
         frames = list(batches)
         if frames:
-            yield of_entities(detector, pd.concat(frames, ignore_index=True))
+            yield of_entities(detector, pd.concat(frames, ignore_index=True), from_ms)
 
+    from_ms = cli.millis(valid_from)
     rows = signals.unlabelled(spark, settings, detector, signals.rows(spark, settings, detector, start, end))
     return rows.mapInPandas(
-        work, "entity STRING, device_id STRING, metric STRING, windows BIGINT, center ARRAY<DOUBLE>, "
+        work, "entity STRING, device_id STRING, metric STRING, windows BIGINT, center ARRAY<DOUBLE>, shift ARRAY<DOUBLE>, "
         "count ARRAY<DOUBLE>, overall ARRAY<DOUBLE>, spread ARRAY<DOUBLE>",
     ).toPandas().sort_values("entity", ignore_index=True)
 
@@ -178,7 +191,7 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
     import pandas as pd
 
     d = len(detector.signals)
-    columns = ["entity", "detector", "device_id", "metric", "kind", "source", "windows", "center", "scale"]
+    columns = ["entity", "detector", "device_id", "metric", "kind", "source", "windows", "center", "scale", "daily"]
     if found.empty:
         return pd.DataFrame(columns=columns)
     own = found.reset_index(drop=True)
@@ -187,6 +200,7 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
     rare = burst & (_matrix(own["count"], d) < ACTIVE_WINDOWS)
     overall[rare] = scale[rare] = np.nan
     center = np.where(np.isnan(overall)[:, None, :], np.nan, np.array(own["center"].tolist(), dtype=np.float64).reshape(-1, 24, d))
+    shift = np.array(own["shift"].tolist(), dtype=np.float64).reshape(-1, 24, d)
     kinds = own["device_id"].map(dict(zip(inventory["device_id"], inventory["kind"], strict=True)))
     own["kind"] = kinds.where(kinds.notna(), "")
     usable = (own["windows"].to_numpy() >= DEVICE_WINDOWS) & (np.isfinite(overall) | burst).any(axis=1)
@@ -195,7 +209,7 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
     floors = np.array([s.scale_floor for s in detector.signals])
     identity = np.array([s.transform == "identity" for s in detector.signals])
     scale = np.where(np.isnan(scale), np.nan, np.fmax(np.fmax(scale, floors), np.where(identity, OF_LEVEL * np.abs(overall), 0.0)))
-    of_kind: dict[tuple[str, str], tuple[Array, Array, int]] = {}
+    of_kind: dict[tuple[str, str], tuple[Array, Array, Array, int]] = {}
     for key, at in own[usable].groupby(["kind", "metric"], sort=True).indices.items():
         members = np.flatnonzero(usable)[at]
         if key[0]:
@@ -207,7 +221,7 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
         # what nobody of the kind ever does: none of it is usual
         middle, wide = np.nan_to_num(middle, nan=0.0), np.fmax(np.sqrt(typical**2 + differ**2), floors)
         if key[0]:
-            of_kind[(str(key[0]), str(key[1]))] = (middle, wide, len(members))
+            of_kind[(str(key[0]), str(key[1]))] = (middle, wide, np.median(shift[members], axis=0), len(members))
         never = identity & (scale[members] <= floors)
         scale[members] = np.where(np.isnan(scale[members]), wide, np.where(never, np.fmax(scale[members], OF_KIND * typical), scale[members]))
         center[members] = np.where(np.isnan(center[members]), middle, center[members])
@@ -216,22 +230,38 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
 
     made = pd.DataFrame({
         "entity": own["entity"], "detector": detector.name, "device_id": own["device_id"], "metric": own["metric"], "kind": own["kind"],
-        "source": "device", "windows": own["windows"], "center": list(center.reshape(len(own), -1)), "scale": list(scale),
+        "source": "device", "windows": own["windows"], "center": list((center + shift).reshape(len(own), -1)), "scale": list(scale),
+        "daily": _apart(center, shift),
     })[usable]
     done = set(made["entity"])
     counted = dict(zip(own["entity"], own["windows"], strict=True))
     size = inventory["kind"].value_counts().to_dict()
     borrowed = []
-    for (kind, metric), (middle, wide, members_n) in of_kind.items():
+    for (kind, metric), (middle, wide, moved, members_n) in of_kind.items():
         if members_n < KIND_SHARE * size.get(kind, 0):
             continue
-        flat = middle.reshape(-1)
+        flat, (daily_,) = (middle + moved).reshape(-1), _apart(middle[None], moved[None])
         for device in inventory.loc[inventory["kind"] == kind, "device_id"]:
             entity = f"{detector.name}|{device}|{metric}"
             if entity not in done:
-                borrowed.append((entity, detector.name, device, metric, kind, "kind", int(counted.get(entity, 0)), flat, wide))
+                borrowed.append((entity, detector.name, device, metric, kind, "kind", int(counted.get(entity, 0)), flat, wide, daily_))
     both = pd.concat([made, pd.DataFrame(borrowed, columns=columns)]) if borrowed else made
-    return both.sort_values("entity", ignore_index=True)
+    judged = [steady_left_out(detector, c.reshape(24, d), s) for c, s in zip(both["center"], both["scale"], strict=True)]
+    return both.assign(scale=judged).sort_values("entity", ignore_index=True)
+
+
+def steady_left_out(detector: Detector, center: Array, scale: Array) -> Array:
+    """Scales (d,) with `UNKNOWN` where a signal asks for another that varies and that one, centre (24, d), is steady."""
+    names = [s.name for s in detector.signals]
+    asks = [(i, names.index(s.varies)) for i, s in enumerate(detector.signals) if s.varies]
+    steady = [i for i, of in asks if scale[of] < VARIED * abs(np.median(center[:, of]))]
+    return np.where(np.isin(np.arange(len(scale)), steady), UNKNOWN, scale)
+
+
+def _apart(center: Array, shift: Array) -> list[Array | None]:
+    """Each entity's hours of any day (24 * d), where they are not those that come next; else None."""
+    moved = (shift != 0).any(axis=(1, 2))
+    return [c.reshape(-1) if m else None for c, m in zip(center, moved, strict=True)]
 
 
 def build(
@@ -244,7 +274,7 @@ def build(
     parts = []
     for detector in all_detectors():
         begin = time.monotonic()
-        part = assemble(detector, aggregate(spark, settings, detector, start, end), inventory)
+        part = assemble(detector, aggregate(spark, settings, detector, start, end, valid_from), inventory)
         parts.append(part)
         cli.say(f"baselines of {detector.name}: {len(part):,} ({(part['source'] == 'kind').sum():,} borrowed) in {time.monotonic() - begin:.1f} s")
     rows = pd.concat([p for p in parts if len(p)] or parts[:1], ignore_index=True)
@@ -254,8 +284,8 @@ def build(
         return summary
     table = tables.BASELINES
     rows["valid_from"] = cli.millis(valid_from)
-    for name in ("center", "scale"):
-        rows[name] = [a.tolist() for a in rows[name]]
+    for name in ("center", "scale", "daily"):
+        rows[name] = [a.tolist() if isinstance(a, np.ndarray) else None for a in rows[name]]
     wanted = [c.name for c in table.columns]
     frame = spark.createDataFrame(
         rows[wanted],
@@ -263,7 +293,7 @@ def build(
     ).withColumn("valid_from", _ntz("valid_from"))
     sp.replace(settings, table, frame.coalesce(1), f"`valid_from` = {sp.instant(valid_from)}")
     if publish:
-        summary["published"] = send(settings, table, rows[wanted].to_dict("records"), "entity", "valid_from")
+        summary["published"] = send(settings, table, rows[[n for n in wanted if n != "daily"]].to_dict("records"), "entity", "valid_from")
     return summary
 
 

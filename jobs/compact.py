@@ -7,34 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from tidewatch import tables
-from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings
 from tidewatch.tables import Table
 
-from jobs import cli
+from jobs import cli, lake
 
-TRIES = 5
 KEPT = ("bronze", "silver")
 """Layers whose rows grow old; gold is kept."""
-
-
-def _again(what: str, work: Callable[[], Any]) -> Any:
-    from deltalake.exceptions import CommitFailedError
-
-    for left in reversed(range(TRIES)):
-        try:
-            return work()
-        except CommitFailedError as e:
-            if not left:
-                raise ServiceError(f"{what}: another writer was in the way {TRIES} times: {e}.", "run the job again") from e
-            time.sleep(1)
-    return None
 
 
 def compact(settings: Settings, table: Table, end: datetime) -> dict[str, int]:
@@ -45,9 +28,9 @@ def compact(settings: Settings, table: Table, end: datetime) -> dict[str, int]:
     deleted = 0
     if table.delta in KEPT:
         oldest = (end - settings.batch.retention).strftime("%Y-%m-%d")
-        done = _again(table.name, lambda: DeltaTable(path).delete(f"date < '{oldest}'"))
+        done = lake.again(table.name, lambda: DeltaTable(path).delete(f"date < '{oldest}'"))
         deleted = int(done.get("num_deleted_rows") or 0)
-    done = _again(table.name, lambda: DeltaTable(path).optimize.compact())
+    done = lake.again(table.name, lambda: DeltaTable(path).optimize.compact())
     hours = int(settings.batch.vacuum_retention.total_seconds() // 3600)
     removed = DeltaTable(path).vacuum(retention_hours=hours, enforce_retention_duration=False, dry_run=False)
     DeltaTable(path).create_checkpoint()

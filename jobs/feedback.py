@@ -1,14 +1,14 @@
 """Feedback: what analysts said of alerts, and what the next training makes of it.
 
 An alert marked `true` is a labelled incident of its use case. One marked `benign` is an incident of no use case: its windows
-teach nothing and count as no false alert. One marked `false` stays what the model is to call ordinary, and each model is
-asked whether it would raise it again.
+teach nothing and count as no false alert. One marked `false` stays what the model is to call ordinary: thresholds are raised
+above it where that costs little (`heed`), and each model is asked whether it would raise it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -18,6 +18,9 @@ from tidewatch.detectors import Detector
 from tidewatch.settings import Settings
 
 from jobs import backtest, cli, lake
+
+MARK_COST = 0.05
+"""Share of the injected incidents found that a detector may lose for the sake of alerts marked as false."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,45 @@ def labelled(labels: backtest.Labels, marks: Marks) -> backtest.Labels:
     return backtest.Labels(*(np.concatenate(x) for x in (
         (labels.device, m.device[told]), (labels.start_ms, m.start_ms[told]), (labels.end_ms, m.end_ms[told]), (labels.use_case, use_case),
     )))
+
+
+def peaks(model: scoring.Model, detector: Detector, w: backtest.Windows, labels: backtest.Labels) -> NDArray[np.float64]:
+    """The highest score of the windows that each label touches; NaN where there are none."""
+    rows = backtest.touching(w, labels)
+    near = w.at(np.unique(np.concatenate(rows)) if rows else np.zeros(0, dtype=np.int64))
+    if not len(near):
+        return np.full(len(rows), np.nan)
+    at, score, _ = backtest.score(model, detector.name, near)
+    return np.array([np.fmax.reduce(score[t], initial=np.nan) for t in backtest.touching(near.at(at), labels)])
+
+
+def heed(
+    model: scoring.Model, detectors: Sequence[Detector], read: Mapping[str, backtest.Windows], held: Mapping[str, backtest.Windows],
+    labels: backtest.Labels, marks: Marks, seed: int,
+) -> scoring.Model:
+    """The model with each detector's threshold raised above the alerts of its use case that were marked as false, the mildest first.
+
+    A threshold goes no further than what is known to be true allows: every labelled incident and every alert marked as true
+    that the detector finds, it finds still; nor than `MARK_COST` of the injected incidents. `read` are all windows, `held` those of the back-test.
+    """
+    parts = dict(model.detectors)
+    mine = labels.use_case == model.use_case
+    true = backtest.Labels(labels.device[mine], labels.start_ms[mine], labels.end_ms[mine], labels.use_case[mine])
+    for d in detectors:
+        now = parts[d.name].threshold
+        wrong = peaks(model, d, read[d.name], marks.of("false", model.use_case))
+        loud = np.unique(wrong[wrong >= now])
+        if not len(loud):
+            continue
+        right = peaks(model, d, read[d.name], true)
+        ceiling = np.min(right[right >= now], initial=1.0)
+        hit = backtest.measure(model, d, held[d.name], labels, seed).hit
+        least = (1 - MARK_COST) * (hit >= now).mean() if len(hit) else 0.0
+        for above in np.nextafter(loud, 1.0):
+            if above > ceiling or (len(hit) and (hit >= above).mean() < least):
+                break
+            parts[d.name] = replace(parts[d.name], threshold=float(above))
+    return replace(model, detectors=parts)
 
 
 def figures(

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from tidewatch.errors import ContractError, InputError, ServiceError
 from tidewatch.settings import ROOT, Settings
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
@@ -27,6 +28,8 @@ REFUSED = "refused"
 """Tag of a version that was champion and was left by a rollback: when, and for which."""
 PROMOTING = "promoting"
 """Tag of a version while it is made champion: event time from which it scores. Still there afterwards: that did not end."""
+SHADOW = "shadow"
+"""Tag of the version that scores beside the champion: since when."""
 EXPERIMENT = "tidewatch"
 ARTIFACT = "artifacts/model.json"
 """Where `model.json` lies within a logged model."""
@@ -156,9 +159,9 @@ def flaw(settings: Settings, c: MlflowClient, v: ModelVersion, detectors: Sequen
 
 def log_version(
     c: MlflowClient, model: scoring.Model, detectors: tuple[Detector, ...], *, name: str, parent: str,
-    params: Mapping[str, Any], metrics: Mapping[str, float], tags: Mapping[str, str],
+    params: Mapping[str, Any], metrics: Mapping[str, float], tags: Mapping[str, str], pictures: Iterable[tuple[str, Figure]] = (),
 ) -> str:
-    """Log one candidate as a run and register it; its version's number."""
+    """Log one candidate as a run, with pictures (file, figure) of its back-test, and register it; its version's number."""
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_name=name, nested=True, parent_run_id=parent or None, tags=dict(tags)) as run:
@@ -166,6 +169,8 @@ def log_version(
         path.write_text(scoring.dump(model))
         mlflow.log_params(dict(params))
         mlflow.log_metrics(dict(metrics))
+        for file, figure in pictures:
+            mlflow.log_figure(figure, f"plots/{file}")
         info = mlflow.pyfunc.log_model(
             name="model", python_model=str(ROOT / "jobs" / "pyfunc_model.py"), artifacts={"model": str(path)},
             code_paths=[str(_code(Path(folder)))], signature=signature(), input_example=example(model, detectors),
@@ -192,6 +197,15 @@ def crown(c: MlflowClient, use_case: str, version: str, tags: Mapping[str, str])
     c.set_registered_model_alias(name, CHAMPION, version)
     if PROMOTING in c.get_model_version(name, version).tags:
         c.delete_model_version_tag(name, version, PROMOTING)
+
+
+def mark_shadow(c: MlflowClient, use_case: str, number: str, since: str) -> None:
+    """Tag the version that scores beside the champion ('': none does), and no other."""
+    for v in versions(c, use_case):
+        if str(v.version) == number:
+            c.set_model_version_tag(v.name, v.version, SHADOW, since)
+        elif SHADOW in v.tags:
+            c.delete_model_version_tag(v.name, v.version, SHADOW)
 
 
 def version(c: MlflowClient, use_case: str, number: str) -> ModelVersion:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from tidewatch.errors import InputError
@@ -32,8 +32,7 @@ def rollback(settings: Settings, use_case: str, number: str, valid_from: datetim
     v = registry.version(c, use_case, number)
     if present and str(present.version) == str(v.version):
         return {"champion": number, "from": number, "reason": "it is the champion already"}
-    newest = max((r["valid_from"] for r in past), default=0)
-    moment = max(valid_from, datetime.fromtimestamp(newest / 1000, UTC) + timedelta(milliseconds=1))
+    moment = champions.after(champions.records(settings, use_case), valid_from)
     reason = f"rolled back from version {present.version if present else 'none'}"
     address = champions.install(settings, c, v, use_case, valid_from=moment, at=at, reason=reason, publish=publish,
                                 tags={"rolled_back": reason, "valid_from": cli.iso(moment)})

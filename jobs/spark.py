@@ -155,7 +155,11 @@ def whole(settings: Settings, name: str) -> str:
 
 
 def replace(settings: Settings, table: Table, rows: DataFrame, where: str, *, partition: bool = True) -> int:
-    """Replace exactly the rows that `where` names by `rows`, in one commit; returns how many were written."""
+    """Replace exactly the rows that `where` names by `rows`, in one commit; returns how many were written.
+
+    Raises ServiceError, and leaves the table as it is, if another writer changed these rows meanwhile.
+    """
+    from delta.exceptions import DeltaConcurrentModificationException
     from pyspark.sql import functions as F
 
     out = rows.select(*(F.col(c.name).cast(SPARK_TYPES[c.type]).alias(c.name) for c in table.columns))
@@ -166,8 +170,12 @@ def replace(settings: Settings, table: Table, rows: DataFrame, where: str, *, pa
         writer = writer.partitionBy("date")
     before = version(settings, table)
     if before >= 0:
-        writer = writer.mode("overwrite").option("replaceWhere", where)
-    writer.save(str(table.path(settings)))
+        writer = writer.mode("overwrite").option("replaceWhere", where).option("mergeSchema", "true")
+    try:
+        writer.save(str(table.path(settings)))
+    except DeltaConcurrentModificationException as e:
+        reason = str(e).strip().splitlines()[0]
+        raise ServiceError(f"{table.name}: another writer changed the same rows meanwhile: {reason}", "run the job again: it replaces its window") from e
     # nothing for nothing is no commit
     return written(settings, table) if version(settings, table) > before else 0
 

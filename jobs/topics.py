@@ -13,8 +13,10 @@ from tidewatch.tables import Table
 TIMEOUT_SECONDS = 30.0
 
 
-def publish(settings: Settings, table: Table, rows: Iterable[Mapping[str, Any]], key: str, time: str) -> int:
+def publish(settings: Settings, table: Table, rows: Iterable[Mapping[str, Any]], key: str, time: str, *, raw: bool = False) -> int:
     """Send rows to the table's topic, each with the key {key: value} and `row[time]` (milliseconds) as its timestamp.
+
+    `raw`: the key is the value itself, and goes to the partition that the stream would send it to, so that Pinot replaces rows.
 
     Returns how many the broker acknowledged; raises ServiceError if it did not acknowledge them all.
     """
@@ -29,14 +31,14 @@ def publish(settings: Settings, table: Table, rows: Iterable[Mapping[str, Any]],
 
     producer = Producer({
         "bootstrap.servers": settings.kafka, "acks": "all", "enable.idempotence": True, "linger.ms": 20,
-        "compression.type": "lz4", "message.timeout.ms": int(TIMEOUT_SECONDS * 1000), "log_level": 0,
+        "partitioner": "murmur2_random", "compression.type": "lz4", "message.timeout.ms": int(TIMEOUT_SECONDS * 1000), "log_level": 0,
     })
     try:
         for row in rows:
             while True:
                 try:
                     producer.produce(
-                        table.name, key=json.dumps({key: row[key]}), value=json.dumps(dict(row), allow_nan=False),
+                        table.name, key=row[key] if raw else json.dumps({key: row[key]}), value=json.dumps(dict(row), allow_nan=False),
                         timestamp=int(row[time]), on_delivery=told,
                     )
                     break

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from tidewatch.errors import InputError
 from tidewatch.features import view
 from tidewatch.settings import ROOT, Settings
 
-from jobs import backtest, cli, feedback, lake, registry, signals
+from jobs import backtest, cli, feedback, lake, plots, registry, signals, weekly
 from jobs import spark as sp
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def read_windows(spark: SparkSession, settings: Settings, detector: Detector, st
 def match(detector: Detector, found: pd.DataFrame, baselines: pd.DataFrame) -> backtest.Windows:
     """Each window beside the baseline that held when it began (point in time), or NaN where its entity has none.
 
-    `baselines`: entity, valid_from (milliseconds), center, scale; any order.
+    `baselines`: entity, valid_from (milliseconds), center, scale, maybe daily; any order. A baseline's centre is that of the day that
+    follows its `valid_from`; before and after it is the hour's of any day.
     """
     import pandas as pd
 
@@ -88,6 +89,12 @@ def match(detector: Detector, found: pd.DataFrame, baselines: pd.DataFrame) -> b
         centers = np.array(baselines["center"].tolist(), dtype=np.float64).reshape(-1, 24, d)
         scales = np.array(baselines["scale"].tolist(), dtype=np.float64).reshape(-1, d)
         center[has] = centers[at[has], found["hour"].to_numpy()[has]]
+        if "daily" in baselines and (apart := baselines["daily"].notna().to_numpy()).any():
+            valid = baselines["valid_from"].to_numpy(dtype=np.int64)[at]
+            other = has & apart[at] & ((end - size_ms < valid) | (end > valid + weekly.DAY_MS))
+            daily = np.full_like(centers, np.nan)
+            daily[apart] = np.array(baselines["daily"][apart].tolist(), dtype=np.float64).reshape(-1, 24, d)
+            center[other] = daily[at[other], found["hour"].to_numpy()[other]]
         scale[has] = scales[at[has]]
     return backtest.Windows(found["device_id"].to_numpy(dtype=str), end - size_ms, end, observed, center, scale)
 
@@ -106,6 +113,11 @@ def split(read: Sequence[backtest.Windows]) -> int:
     """When training ends and the back-test begins, in milliseconds: of the time that there are windows of, not of what was asked for."""
     first, last = min(int(w.start_ms.min()) for w in read), max(int(w.end_ms.max()) for w in read)
     return first + int((last - first) * (1 - HOLDOUT))
+
+
+def enough(detector: Detector, end_ms: NDArray[np.int64]) -> bool:
+    """True if windows with these ends (n,) are enough to train on."""
+    return len(end_ms) >= LEAST_WINDOWS and int(end_ms.max() - end_ms.min()) >= detector.history // timedelta(milliseconds=1)
 
 
 # -- fitting
@@ -200,7 +212,7 @@ def train(
     marks = feedback.read(settings, start, end)
     labels = feedback.labelled(read_labels(spark, settings, start, end), marks)
     stored = spark.sql(
-        f"SELECT entity, detector, UNIX_MILLIS(CAST(valid_from AS TIMESTAMP)) AS valid_from, center, scale FROM {sp.whole(settings, 'baselines')} "
+        f"SELECT * EXCEPT (valid_from), UNIX_MILLIS(CAST(valid_from AS TIMESTAMP)) AS valid_from FROM {sp.whole(settings, 'baselines')} "
         f"WHERE valid_from <= {sp.instant(end)} AND detector IN ({', '.join(repr(d.name) for d in detectors)})"
     ).toPandas()
     read: dict[str, backtest.Windows] = {}
@@ -213,17 +225,18 @@ def train(
         cli.say(f"{d.name}: {len(w):,} windows read in {time.monotonic() - begin:.1f} s")
         counts[f"windows_{d.name}"] = len(w)
     cut = split([w for w in read.values() if len(w)]) if any(counts.values()) else 0
-    learn = {n: int((w.end_ms <= cut).sum()) for n, w in read.items()}
-    few = {d.name: f"{d.name}: only {learn[d.name]} windows" for d in detectors if learn[d.name] < LEAST_WINDOWS}
+    learn = {n: w.end_ms[w.end_ms <= cut] for n, w in read.items()}
+    few = {d.name: f"{d.name}: only {len(learn[d.name])} windows, {LEAST_WINDOWS}{f' over {d.history} h' if d.history else ''} needed"
+           for d in detectors if not enough(d, learn[d.name])}
     champion = registry.champion(c, use_case)
     reigning = registry.read(registry.uri(settings, c, champion)) if champion else None
     detectors = tuple(d for d in detectors if d.name not in few)
     if not detectors or (reigning and few.keys() & reigning.detectors.keys()):
         # a champion that knows a detector is not replaced by a model that does not
-        raise NothingToLearn(f"{use_case}: {'; '.join(few.values())} between {cli.iso(start)} and {cli.iso(end)}, {LEAST_WINDOWS} needed.",
+        raise NothingToLearn(f"{use_case}: {'; '.join(few.values())} between {cli.iso(start)} and {cli.iso(end)}.",
                              "run jobs.build_features --with-baselines over the window, or train over a longer one")
     for text in few.values():
-        cli.say(f"{text}, {LEAST_WINDOWS} needed: left out of the model")
+        cli.say(f"{text}: left out of the model")
     for d in detectors:
         w = read[d.name]
         parts[d.name] = fit_detector(spark, d, backtest.clean(w.at(w.end_ms <= cut), labels, d.afterglow), families, seed)
@@ -245,12 +258,18 @@ def train(
         for family in families:
             notes = {k: tags[k] for k in ("window_start", "window_end", "git_revision")}
             model = scoring.Model(use_case, family, {name: p[family] for name, p in parts.items()}, notes)
-            figures, more = backtest.run(model, detectors, held, labels, gap, seed)
+            model = backtest.at_budget(model, detectors, held, labels, gap, settings.promotion.max_false_alerts)
+            before = {n: m.threshold for n, m in model.detectors.items()}
+            model = feedback.heed(model, detectors, read, held, labels, marks, seed)
+            seen: dict[str, backtest.Measured] = {}
+            figures, more = backtest.run(model, detectors, held, labels, gap, seed, seen)
+            more |= {f"raised_by_marks_{n}": m.threshold - before[n] for n, m in model.detectors.items() if m.threshold > before[n]}
             more |= feedback.figures(model, detectors, read, marks, gap, seed)
             version = registry.log_version(
                 c, model, detectors, name=f"{use_case} {family}", parent=parent.info.run_id,
                 params={**counts, "family": family, "seed": seed, "clusters": CLUSTERS, "mixtures": MIXTURES, "explained": EXPLAINED},
                 metrics={**more, **figures.metrics()}, tags={**tags, "family": family, "training": parent.info.run_id},
+                pictures=plots.figures(model, detectors, seen),
             )
             made[family] = {"version": version, **figures.metrics()}
             cli.say(f"{use_case}: {family} is version {version}: detection {figures.detection:.3f}, {figures.false_alerts:.3g} false alerts a device and day")

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 SITE = "tidewatch"
+EXAMPLES = 5
+"""So many of the rows that break an expectation are told."""
 
 
 def context(settings: Settings) -> Any:
@@ -82,10 +85,27 @@ def figures(spark: SparkSession, where: dict[str, str], counts: dict[str, int]) 
     return found
 
 
+def keys_of(name: str) -> tuple[str, ...]:
+    """The columns by which a row of a table is found again; none for the window's own figures, which are no rows."""
+    known = tables.catalogue().get(name)
+    return known.keys if known else ()
+
+
+def examples(result: Mapping[str, Any]) -> str:
+    """The first rows that break an expectation, each by its keys and the value; '' if it has none to tell.
+
+    >>> examples({"partial_unexpected_index_list": [{"device_id": "d", "event_id": 7, "bytes": -1}]})
+    'device_id d, event_id 7, bytes -1'
+    """
+    rows = result.get("partial_unexpected_index_list") or []
+    return "; ".join(", ".join(f"{k} {v}" for k, v in r.items()) for r in rows[:EXAMPLES] if isinstance(r, dict))
+
+
 def check(context: Any, name: str, frame: DataFrame, suite: list[Any], run: tuple[datetime, datetime], *, brief: bool) -> tuple[Any, Any]:
     """Run a suite on a frame; its result and its identifier in the Data Docs, which is that of the window `run`: again replaces it.
 
-    `brief` asks only whether each expectation holds, which costs a fraction of asking what was seen.
+    `brief` asks only whether each expectation holds, which costs a fraction of asking what was seen; otherwise the first
+    rows that break one are kept with their keys.
     """
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
@@ -99,7 +119,8 @@ def check(context: Any, name: str, frame: DataFrame, suite: list[Any], run: tupl
     definition = context.validation_definitions.add_or_update(gx.ValidationDefinition(name=name, data=batch, suite=made))
     checkpoint = context.checkpoints.add_or_update(gx.Checkpoint(
         name=name, validation_definitions=[definition],
-        result_format={"result_format": "BOOLEAN_ONLY"} if brief else {"result_format": "BASIC", "partial_unexpected_count": 5},
+        result_format={"result_format": "BOOLEAN_ONLY"} if brief else {
+            "result_format": "SUMMARY", "partial_unexpected_count": EXAMPLES, **({"unexpected_index_column_names": list(keys)} if (keys := keys_of(name)) else {})},
     ))
     start, end = run
     result = checkpoint.run(batch_parameters={"dataframe": frame}, run_id=RunIdentifier(run_name=f"{start:%Y%m%dT%H%M%SZ}", run_time=end))
@@ -122,11 +143,11 @@ def rows_of(validated: Any, table: str, run_id: str, run_at: int, report: str) -
         broken = r.exception_info if not r.success and not result else {}
         observed = result.get("observed_value", result.get("unexpected_percent"))
         if observed is not None and "observed_value" not in result:
-            observed = f"{observed:.4g} % of {result.get('element_count')} rows break it"
+            observed = f"{observed:.4g} % of {result.get('element_count')} rows break it" + (f": {some}" if (some := examples(result)) and not r.success else "")
         limits = ", ".join(f"{k} {v}" for k, v in sorted(kwargs.items()) if v is not None and v != [])
         found.append({
             "run_id": run_id, "run_at": run_at, "table_name": table, "expectation": config.type + (f" ({limits})" if limits else ""), "column_name": column,
-            "success": bool(r.success), "observed": str(broken)[:500] if broken else "" if observed is None else str(observed),
+            "success": bool(r.success), "observed": str(broken)[:500] if broken else "" if observed is None else str(observed)[:500],
             "unexpected": int(result.get("unexpected_count") or 0), "report": report,
         })
     return found

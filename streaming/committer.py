@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 from tidewatch import settings as settings_
@@ -53,14 +53,21 @@ def schema(table: Table) -> pa.Schema:
 
 
 def create(table: Table, settings: Settings) -> None:
-    """Make the Delta table if it is not there; raises ServiceError if it is there with other columns."""
+    """Make the Delta table if it is not there; what it lacks of the columns of today is added; raises
+    ServiceError if it has others."""
     path = table.path(settings)
     wanted = schema(table)
     if not DeltaTable.is_deltatable(str(path)):
         path.mkdir(parents=True, exist_ok=True)
         DeltaTable.create(str(path), wanted, mode="ignore", partition_by=[PARTITION], description=table.doc)
         return
-    found = {f.name for f in DeltaTable(str(path)).schema().fields}
+    delta = DeltaTable(str(path))
+    found = {f.name for f in delta.schema().fields}
+    if found < set(wanted.names):
+        new = [f for f in Schema.from_arrow(wanted).fields if f.name not in found]
+        delta.alter.add_columns(new)
+        log.info("%s: new columns, null in the rows so far: %s", table.name, ", ".join(f.name for f in new))
+        return
     if found != set(wanted.names):
         raise ServiceError(
             f"the Delta table {table.name} has other columns than its definition: {sorted(found ^ set(wanted.names))}.",

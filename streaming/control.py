@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tidewatch import events, tables
+from tidewatch import events, quiet, tables
 from tidewatch.errors import ServiceError
 from tidewatch.settings import ROOT, Settings
 
@@ -75,6 +75,16 @@ def _call(settings: Settings, path: str, body: dict[str, Any] | None = None, met
         raise ServiceError(f"Flink refuses {path}: {e.code} {e.read().decode(errors='replace')[:500]}", "`tidewatch logs flink_jobmanager` tells more") from e
     except (OSError, ValueError) as e:
         raise ServiceError(f"Flink does not answer at {settings.flink_rest} ({e}).", "start it with `tidewatch up`") from e
+
+
+def _call_of_job(settings: Settings, path: str) -> Any:
+    """The answer; {} while the job initializes, for then Flink refuses some questions, whichever state it tells."""
+    try:
+        return _call(settings, path)
+    except ServiceError as e:
+        if "initializing" not in e.reason:
+            raise
+        return {}
 
 
 def running(settings: Settings) -> str:
@@ -151,10 +161,14 @@ def start(settings: Settings, *, fresh: bool = False, timeout: float = 300.0, sa
     if not _call(settings, "/overview")["taskmanagers"]:
         raise ServiceError("Flink has no worker.", "start it with `tidewatch up`")
     _check_topics(settings)
+    quiet.publish(settings)
     if build.build(settings):
         say("compiled the stream's Java")
     resume = "" if fresh else newest_state(settings)
     say(f"resuming from {Path(resume.removeprefix('file://')).name}" if resume else "starting without earlier state")
+    backlog = _backlog(settings) if resume else None
+    if backlog and backlog[1]:
+        say(f"DATA LOST: Kafka deleted {backlog[1]:,} events before the stream read them; it was down for longer than topics.retention ({settings.topics.retention}). Send them again from their source")
     job = _submit(settings, resume)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -191,19 +205,20 @@ def stop(settings: Settings, *, timeout: float = 300.0) -> str:
     raise ServiceError(f"no savepoint after {timeout:.0f} s.", "`tidewatch stream status` tells how the job stands")
 
 
-def _lag(settings: Settings) -> int | None:
-    """Events between what the last checkpoint committed and the topics' ends; None if Kafka does not tell."""
+def _backlog(settings: Settings) -> tuple[int, int] | None:
+    """Events after what the last checkpoint committed: those to read, and those that Kafka has deleted; None if Kafka does not tell."""
     from confluent_kafka import Consumer, KafkaException, TopicPartition
 
     consumer = Consumer({"bootstrap.servers": settings.kafka, "group.id": GROUP, "enable.auto.commit": False, "log_level": 0})
     try:
         there = consumer.list_topics(timeout=5).topics
         wanted = [TopicPartition(n, p) for n in events.names() if n in there for p in there[n].partitions]
-        total = 0
+        lag = lost = 0
         for tp in consumer.committed(wanted, timeout=5):
             low, high = consumer.get_watermark_offsets(TopicPartition(tp.topic, tp.partition), timeout=5)
-            total += high - max(tp.offset, low)
-        return total
+            lag += high - max(tp.offset, low)
+            lost += max(0, low - tp.offset) if tp.offset >= 0 else 0
+        return lag, lost
     except KafkaException:
         return None
     finally:
@@ -231,11 +246,12 @@ def status(settings: Settings, job: str = "", *, deep: bool = False) -> Status:
     if not job:
         return Status("NOT RUNNING")
     detail = _call(settings, f"/jobs/{job}")
-    checkpoints = _call(settings, f"/jobs/{job}/checkpoints") if detail["vertices"] else {}
+    checkpoints = _call_of_job(settings, f"/jobs/{job}/checkpoints") if detail["vertices"] else {}
     counts, last = checkpoints.get("counts", {}), (checkpoints.get("latest") or {}).get("completed")
-    errors = _call(settings, f"/jobs/{job}/exceptions?maxExceptions=20").get("exceptionHistory", {}).get("entries", [])
+    errors = _call_of_job(settings, f"/jobs/{job}/exceptions?maxExceptions=20").get("exceptionHistory", {}).get("entries", [])
     tasks = detail["status-counts"]
     error = errors[0] if errors else None
+    backlog = _backlog(settings) if deep else None
     return Status(
         state=detail["state"], job_id=job, uptime_seconds=detail["duration"] / 1000,
         tasks_running=sum(v["parallelism"] for v in detail["vertices"] if v["status"] == "RUNNING"),
@@ -244,7 +260,7 @@ def status(settings: Settings, job: str = "", *, deep: bool = False) -> Status:
         checkpoint_seconds=last["end_to_end_duration"] / 1000 if last else None,
         checkpoint_bytes=last["state_size"] if last else None,
         checkpoint_age_seconds=round(time.time() - last["latest_ack_timestamp"] / 1000, 1) if last else None,
-        lag=_lag(settings) if deep else None, late=_late(settings, job, detail["vertices"]) if deep else None,
+        lag=backlog[0] if backlog else None, late=_late(settings, job, detail["vertices"]) if deep else None,
         last_error=error["stacktrace"] if error else "",
         last_error_seconds_ago=round(time.time() - error["timestamp"] / 1000, 1) if error else None,
     )

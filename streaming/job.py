@@ -14,9 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tidewatch import events, features, tables
+from tidewatch import events, features, outage, severity, tables
 from tidewatch import settings as settings_
-from tidewatch.detectors import Detector, all_detectors
 from tidewatch.errors import ContractError
 from tidewatch.events import Contract
 from tidewatch.features import render
@@ -25,6 +24,7 @@ from tidewatch.tables import Table
 
 from streaming.build import jar_path
 from streaming.control import GROUP, NAME
+from streaming.windows import Handed, handed
 
 SQL = Path(__file__).parent / "sql"
 FLINK = {
@@ -34,6 +34,21 @@ FLINK = {
 CONTROL_IDLE = timedelta(seconds=15)
 """After this long without a new baseline or model, windows no longer wait for one. Short, for scores wait as long
 after each of them; too short costs nothing but an old version for windows that are already past."""
+NEVER_LATE = timedelta(days=36525)
+"""Added to the event time of baselines and models: a process table function of Flink 2.3 does not see a row that is late
+(FLINK-39436, mended in 2.4), but what is learned of the past counts."""
+JAVA_FUNCTIONS = {
+    "tidewatch_base64": "Base64Text", "tidewatch_incidents": "MergeIncidents", "tidewatch_groups": "GroupIncidents",
+    "tidewatch_suppressed_by": "SuppressedBy", "tidewatch_millis": "Millis", "tidewatch_match": "MatchWindows",
+    "tidewatch_bucket": "Bucket", "tidewatch_buckets": "Buckets",
+}
+"""Name in SQL, class in `streaming/java`."""
+INCIDENT = (
+    "alert_id", "use_case", "detector", "device_id", "metric", "start_ms", "end_ms", "windows", "severity", "score", "model_version",
+    "baseline", "top_signals", "top_observed", "top_expected", "top_shares", "technique", "title", "reason", "kind", "site", "status",
+    "group_id", "members", "member_ids", "suppressed_by",
+)
+"""Columns in which incidents and outages meet."""
 PROMPT = frozenset({"alerts"})
 """Tables whose topic is written at once, at least once: their rows replace one another."""
 
@@ -54,41 +69,22 @@ def _join(parts: Iterable[str]) -> str:
     return ",\n  ".join(parts)
 
 
-def avro_fields(contract: Contract) -> str:
-    """The contract's fields as the format `tidewatch-avro` wants them."""
-    import json
-
-    for f in json.loads(contract.schema)["fields"]:
-        if isinstance(f["type"], list) and (len(f["type"]) != 2 or f["type"][0] != "null"):
-            raise ContractError(f"{contract.name}.{f['name']}: a union must be [\"null\", type].")
-    return ", ".join(f"{f.name} {f.type}{'?' if f.nullable else ''}" for f in contract.fields)
-
-
 def records_sql(contract: Contract, settings: Settings) -> str:
     """The table `<source>_records` over the source's topic."""
-    rules = [("malformed", "`decode_error` IS NOT NULL"), *render.predicates(contract, settings.limits, received_ms=render.flink_millis("`ingested_at`"))]
-    inside = ",".join(settings.network.inside) if any(f.name == "dst_ip" for f in contract.fields) else ""
+    rules = render.time_rules(contract, settings.limits, received_ms="tidewatch_millis(`ingested_at`)")
+    inside = ",".join(settings.network.not_external) if any(f.name == "dst_ip" for f in contract.fields) else ""
     return fill("records", {
         "name": contract.name,
         "columns": _join(f"{render.quoted(f.name)} {FLINK[f.type]}" for f in contract.fields),
-        "reason": render.reason_sql(rules),
+        "reason": f"COALESCE(`fault`, {render.reason_sql(rules)})",
         "time": render.quoted(contract.time.name),
         "lateness": render.flink_interval(settings.stream.lateness),
         "idle": _millis(settings.stream.idle_timeout),
         "kafka": settings.kafka,
         "group": GROUP,
-        "fields": avro_fields(contract),
+        "schema": contract.rules.replace("'", "''"),
         "inside": inside,
     })
-
-
-def detail_sql(contract: Contract, settings: Settings) -> str:
-    """What exactly was wrong with an impossible event: the rule's field and its value."""
-    whens = []
-    for reason, _ in render.predicates(contract, settings.limits):
-        field = contract[reason.rsplit("_", 1)[0]]
-        whens.append(f"WHEN '{reason}' THEN CONCAT('{field.name} is ', CAST({render.quoted(field.name)} AS STRING))")
-    return f"CASE `reason` {' '.join(whens)} END"
 
 
 def topic_sql(table: Table, settings: Settings) -> str:
@@ -108,13 +104,18 @@ def landing_sql(table: Table, settings: Settings) -> str:
     return fill("landing", {"name": table.name, "columns": columns, "path": (settings.landing / table.name).as_uri()})
 
 
-def insert_topic_sql(table: Table, relation: str) -> str:
-    """Rows of a relation into the table's topic."""
+def select_topic_sql(table: Table, relation: str) -> str:
+    """Rows of a relation as the table's topic carries them: times as milliseconds."""
     columns = (
         render.flink_millis(f"CAST({render.quoted(c.name)} AS TIMESTAMP_LTZ(3))") if c.type == "timestamp" else render.quoted(c.name)
         for c in table.columns
     )
-    return f"INSERT INTO `topic_{table.name}` SELECT {', '.join(columns)} FROM `{relation}`"
+    return f"SELECT {', '.join(columns)} FROM `{relation}`"
+
+
+def insert_topic_sql(table: Table, relation: str) -> str:
+    """Rows of a relation into the table's topic."""
+    return f"INSERT INTO `topic_{table.name}` {select_topic_sql(table, relation)}"
 
 
 def insert_landing_sql(table: Table, relation: str) -> str:
@@ -131,16 +132,12 @@ def insert_landing_sql(table: Table, relation: str) -> str:
     return f"INSERT INTO `landing_{table.name}` SELECT {', '.join([*columns, date])} FROM `{relation}`"
 
 
-def signals_sql(detector: Detector) -> dict[str, str]:
-    """The detector's signals as one array; of a lookback, the ends of the windows seen and then each input, oldest first."""
-    signals = [sql for _, sql in render.signals(detector)]
-    back = detector.lookback
-    if back is None:
-        return {"signals": f"ARRAY[{', '.join(signals)}]", "lookback": ""}
-    seen = [f"ARRAY_AGG({sql}) OVER `back`" for sql in ("CAST(`window_end_ms` AS DOUBLE)", *signals)]
-    keys = ", ".join(render.quoted(k) for k in features.view(detector.view).keys)
-    over = f"PARTITION BY {keys} ORDER BY `rowtime` ROWS BETWEEN {back.windows - 1} PRECEDING AND CURRENT ROW"
-    return {"signals": f"ARRAY_CONCAT({_join(seen)})", "lookback": f"\nWINDOW `back` AS ({over})"}
+def windows_sql(h: Handed) -> str:
+    """The windows of a view as they are handed over."""
+    return fill("windows", {
+        "view": h.view, "detectors": ", ".join(f"'{d.use_case}|{d.name}|{len(d.signals)}'" for d in h.detectors),
+        "metric": render.metric(h.detectors[0]), "lookback": str(h.lookback), "inputs": _join(h.inputs),
+    })
 
 
 def views_sql(settings: Settings) -> list[tuple[str, str]]:
@@ -151,24 +148,25 @@ def views_sql(settings: Settings) -> list[tuple[str, str]]:
         columns = ", ".join(render.quoted(f.name) for f in c.fields)
         found.append((c.name, fill("events", {"name": c.name, "columns": columns})))
     found.append(("dead_letters", "\nUNION ALL\n".join(
-        fill("dead_letters", {"name": c.name, "detail": detail_sql(c, settings)}) for c in contracts
+        fill("dead_letters", {"name": c.name, "time": c.time.name}) for c in contracts
     )))
     for n in features.names():
         found += render.flink_view_sql(features.view(n))
-    found.append(("signals", "\nUNION ALL\n".join(
-        fill("signals", {
-            "view": d.view, "detector": d.name, "use_case": d.use_case, "metric": render.metric(d),
-            "entity": render.entity(d), **signals_sql(d),
-        })
-        for d in all_detectors()
-    )))
+    found.append(("windows", "\nUNION ALL\n".join(windows_sql(h) for h in handed())))
+    found.append(("told", fill("told", {})))
     found.append(("matched", fill("matched", {})))
-    found.append(("gathered", fill("gathered", {})))
     found.append(("scores", fill("scores", {})))
     found.append(("anomalous", fill("anomalous", {
         "window_start_ms": render.flink_millis("CAST(`window_start` AS TIMESTAMP_LTZ(3))"),
     })))
-    found.append(("alerts", fill("alerts", {"gap_ms": str(settings.stream.alert_gap // timedelta(milliseconds=1))})))
+    found.append(("placed", fill("placed", {})))
+    found.append(("incidents", fill("incidents", {"gap_ms": str(settings.stream.alert_gap // timedelta(milliseconds=1))})))
+    found.append(("grouped", fill("grouped", {
+        "devices": str(settings.alerts.group_devices), "within_ms": str(settings.alerts.group_within // timedelta(milliseconds=1)),
+        "named": str(settings.alerts.group_named),
+    })))
+    found.append(("unsent", fill("unsent", {"detector": outage.DETECTOR, "technique": outage.TECHNIQUE})))
+    found.append(("alerts", fill("alerts", {"columns": ", ".join(f"`{n}`" for n in INCIDENT), "severity": severity.sql("`severity`", "`end_ms` - `start_ms`", "`members`")})))
     return found
 
 
@@ -213,7 +211,9 @@ def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
         "execution.checkpointing.num-retained": "2",
         "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
         "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
-        "state.backend.type": "hashmap",
+        "state.backend.type": s.state_backend,
+        "execution.checkpointing.snapshot-compression": "true",
+        "execution.checkpointing.incremental": str(s.state_backend == "rocksdb").lower(),
         "restart-strategy.type": "exponential-delay",
         "restart-strategy.exponential-delay.initial-backoff": "1 s",
         "restart-strategy.exponential-delay.max-backoff": "30 s",
@@ -233,7 +233,7 @@ Statements = tuple[list[str], list[tuple[str, str]], list[str]]
 def build_statements(settings: Settings) -> Statements:
     """(tables to create, relations to define, inserts), all as SQL."""
     create = [records_sql(events.contract(n), settings) for n in events.names()]
-    create += [fill(n, {"kafka": settings.kafka, "group": GROUP, "idle": _millis(CONTROL_IDLE)}) for n in ("baselines", "models")]
+    create += [fill(n, {"kafka": settings.kafka, "group": GROUP, "idle": _millis(CONTROL_IDLE), "never_late": str(NEVER_LATE // timedelta(milliseconds=1))}) for n in ("baselines", "models", "devices", "quiet", "outages")]
     insert = []
     for table, relation, topic, landing in outputs():
         if topic:
@@ -246,11 +246,11 @@ def build_statements(settings: Settings) -> Statements:
 
 
 def register_functions(te: Any, settings: Settings) -> None:
-    """The job's own functions: two in Java, the scorer in Python."""
+    """The job's own functions: those in Java, and the scorer in Python."""
     from streaming.scorer import scorer
 
-    te.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION tidewatch_base64 AS 'tidewatch.stream.Base64Text' LANGUAGE JAVA")
-    te.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION tidewatch_incidents AS 'tidewatch.stream.MergeIncidents' LANGUAGE JAVA")
+    for name, of in JAVA_FUNCTIONS.items():
+        te.execute_sql(f"CREATE TEMPORARY SYSTEM FUNCTION {name} AS 'tidewatch.stream.{of}' LANGUAGE JAVA")
     te.create_temporary_system_function("tidewatch_score", scorer(settings.state_dir / "data" / "models"))
 
 

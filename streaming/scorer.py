@@ -13,6 +13,7 @@ import logging
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ import pandas as pd
 from pyflink.table import DataTypes
 from pyflink.table.udf import FunctionContext, ScalarFunction, udf
 from tidewatch import scoring
-from tidewatch.detectors import Detector, Signal, all_detectors
+from tidewatch.detectors import Detector, Signal
 from tidewatch.errors import ContractError
+
+from streaming.windows import handed
 
 log = logging.getLogger(__name__)
 TRIES = 3
@@ -42,6 +45,11 @@ RESULT = (
     ("top_shares", DataTypes.ARRAY(DataTypes.DOUBLE())),
     ("signals", DataTypes.ARRAY(DataTypes.DOUBLE())),
     ("expected", DataTypes.ARRAY(DataTypes.DOUBLE())),
+    ("usual_low", DataTypes.DOUBLE()),
+    ("usual_high", DataTypes.DOUBLE()),
+    ("shadow_version", DataTypes.STRING()),
+    ("shadow_score", DataTypes.DOUBLE()),
+    ("shadow_anomalous", DataTypes.BOOLEAN()),
     ("severity", DataTypes.STRING()),
     ("technique", DataTypes.STRING()),
     ("title", DataTypes.STRING()),
@@ -60,16 +68,19 @@ class Models:
 
     def get(self, use_case: str, version: str, uri: str) -> tuple[str, scoring.Model] | None:
         """The version and its model, or the one loaded last for the use case, or None."""
+        if self.load(use_case, version, uri) is not None:
+            self._newest[use_case] = (version, self._loaded[uri])
+        return self._newest.get(use_case)
+
+    def load(self, use_case: str, version: str, uri: str) -> scoring.Model | None:
+        """The model of exactly this version, or None if it cannot be had now."""
         if uri not in self._loaded and time.monotonic() >= self._retry_at.get(uri, 0.0):
             try:
                 self._loaded[uri] = scoring.load(self._read(uri))
             except (OSError, ValueError, KeyError, ContractError) as e:
                 self._retry_at[uri] = time.monotonic() + AGAIN_SECONDS
                 log.error("model %s/%s cannot be loaded from %s: %s", use_case, version, uri, e)
-        if uri in self._loaded:
-            self._newest[use_case] = (version, self._loaded[uri])
-            return self._newest[use_case]
-        return self._newest.get(use_case)
+        return self._loaded.get(uri)
 
     def _read(self, uri: str) -> str:
         kept = self._cache / f"{hashlib.sha256(uri.encode()).hexdigest()}.json"
@@ -110,57 +121,58 @@ def reason(detector: Detector, metric: str, signal: Signal, observed: float, exp
     return f"{what}: {_number(observed, signal.unit)}, expected {_number(expected, signal.unit)} {whose}"
 
 
-def matrix(rows: Any, width: int) -> np.ndarray:
-    """Lists of numbers as (n, width) floats; what is missing, null or of another length is NaN."""
-    out = np.full((len(rows), width), np.nan)
-    for i, row in enumerate(rows):
-        if row is not None and not np.isscalar(row) and len(row) == width:
-            out[i] = np.asarray(row, dtype=float)
-    return out
-
-
-def observe(detector: Detector, rows: Any) -> np.ndarray:
-    """The signals (n, d) out of what the SQL hands over: themselves, or the windows of a lookback."""
-    back = detector.lookback
-    if back is None:
-        return matrix(rows, len(detector.signals))
-    width, n = 1 + len(back.inputs), len(rows)
-    seen = np.full((n, width, back.windows), np.nan)
-    for i, row in enumerate(rows):
-        if row is not None and len(row) and not len(row) % width:
-            part = np.asarray(row, dtype=float).reshape(width, -1)[:, -back.windows:]
-            seen[i, :, back.windows - part.shape[1]:] = part
-    return back.signals(np.nan_to_num(seen[:, 0], nan=-np.inf), seen[:, 1:])
-
-
-def _known(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(x) else float(x) for x in values]
-
-
 def explain(
-    detector: Detector, version: str, threshold: float, score: float, row: int, metric: str, source: str, scored: scoring.Scored,
-    observed: np.ndarray,
-) -> tuple[Any, ...]:
-    """The result of one window, in the order of RESULT; `row`: of the metric that weighs most."""
-    baseline = scored.baseline[row]
-    if baseline == "device" and source == "kind":
-        baseline = "kind"
-    names = [s.name for s in detector.signals]
-    share, seen, expected = np.nan_to_num(scored.share[row]), observed[row], scored.expected[row]
-    top = [int(k) for k in np.argsort(-share, kind="stable")[:TOP]]
-    first = top[0]
-    return (
-        metric, score, score >= threshold, f"{detector.use_case}/{version}", baseline,
-        [names[k] for k in top], _known(seen[top]), expected[top].tolist(), share[top].tolist(), _known(seen), expected.tolist(),
-        detector.severity(score) or detector.severities[0][1], detector.technique, detector.title,
-        reason(detector, metric, detector.signals[first], seen[first], expected[first], baseline),
-    )
+    detector: Detector, version: str, threshold: float, score: np.ndarray, rows: np.ndarray, metric: np.ndarray, source: np.ndarray,
+    scored: scoring.Scored, observed: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """The columns of RESULT of n windows, but for the shadow's.
+
+    `rows` (n,): of each window the row of `scored` whose metric weighs most, and whose `metric` and `source` these are.
+    """
+    share, seen, expected = np.nan_to_num(scored.share[rows]), observed[rows], scored.expected[rows]
+    baseline = np.array(scored.baseline, dtype=object)[rows]
+    baseline[(baseline == "device") & (source == "kind")] = "kind"
+    # what was not observed, or has no baseline, is no reason (Pinot would drop its null, and the lists would no longer be alike)
+    known = np.isfinite(seen + expected)
+    top = np.lexsort((-share, ~known), axis=1)[:, :TOP]
+    count = np.clip(known.sum(axis=1), 1, TOP)
+    names = np.array([s.name for s in detector.signals], dtype=object)
+    anomalous = score >= threshold
+    least, severities = zip(*detector.severities, strict=True)
+    severity = np.maximum(np.searchsorted(least, score, side="right") - 1, 0)
+
+    def heaviest(values: np.ndarray) -> np.ndarray:
+        return _objects(x[:n] for x, n in zip(np.take_along_axis(values, top, axis=1), count, strict=True))
+
+    why = np.full(len(rows), "", dtype=object)
+    for i in np.flatnonzero(anomalous):
+        k = top[i, 0]
+        why[i] = reason(detector, metric[i], detector.signals[k], seen[i, k], expected[i, k], baseline[i])
+    same = {"model_version": f"{detector.use_case}/{version}", "technique": detector.technique, "title": detector.title}
+    return {
+        "metric": metric, "score": score, "anomalous": anomalous, "baseline": baseline,
+        "top_signals": heaviest(np.broadcast_to(names, seen.shape)), "top_observed": heaviest(seen), "top_expected": heaviest(expected),
+        "top_shares": heaviest(share), "signals": _objects(seen), "expected": _objects(expected),
+        "usual_low": scored.usual[rows, 0], "usual_high": scored.usual[rows, 1],
+        "severity": np.array(severities, dtype=object)[severity], "reason": why,
+        **{k: np.full(len(rows), v, dtype=object) for k, v in same.items()},
+    }
+
+
+def _objects(values: Iterable[Any]) -> np.ndarray:
+    return np.fromiter(values, dtype=object)
+
+
+def _flat(values: pd.Series, kind: Any) -> np.ndarray:
+    """The elements of all rows' arrays."""
+    return np.concatenate([np.asarray(v, dtype=kind) for v in values]) if len(values) else np.zeros(0, dtype=kind)
 
 
 class Scorer(ScalarFunction):  # type: ignore[misc]
-    """`tidewatch_score(use_case, detector, version, uri, metric, signals, source, center, scale)`, vectorized.
+    """`tidewatch_score(use_case, detector, version, uri, shadow_version, shadow_uri, metric, inputs, source, center, scale)`, vectorized.
 
-    The last five are arrays, one element a metric of the device.
+    The last five are arrays over the metrics of the device: one element each, what `Handed.read` reads, and d numbers each.
+    `shadow_…` are '' where no challenger scores beside the champion.
     """
 
     def __init__(self, cache: str) -> None:
@@ -172,35 +184,57 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
 
     def open(self, function_context: FunctionContext) -> None:
         self._models = Models(Path(self._cache))
-        self._detectors = {d.name: d for d in all_detectors()}
+        self._handed = {d.name: (h, d) for h in handed() for d in h.detectors}
         self._unscored = function_context.get_metric_group().counter("unscored_windows")
 
     def eval(self, *columns: pd.Series) -> pd.DataFrame:
-        names = ("use_case", "detector", "version", "uri", "metric", "signals", "source", "center", "scale")
+        names = ("use_case", "detector", "version", "uri", "shadow_version", "shadow_uri", "metric", "inputs", "source", "center", "scale")
         frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
-        results: list[Any] = [(None,) * len(RESULT)] * len(frame)
-        for (use_case, name, version, uri), at in frame.groupby(["use_case", "detector", "version", "uri"]).indices.items():
+        results = {n: np.full(len(frame), None, dtype=object) for n, _ in RESULT}
+        for (use_case, name, version, uri, shadow, shadow_uri), at in frame.groupby(list(names[:6])).indices.items():
             found = self._models.get(use_case, version, uri)
             if found is None:
                 self._unscored.inc(len(at))
                 continue
-            detector, part = self._detectors[name], frame.iloc[at]
-            group = np.repeat(np.arange(len(at)), [len(m) for m in part["metric"]])
-            metric, signals, source, center, scale = ([x for row in part[n] for x in row] for n in names[4:])
-            width = len(detector.signals)
-            observed = observe(detector, signals)
+            (hands, detector), part = self._handed[name], frame.iloc[at]
+            group = np.repeat(np.arange(len(at)), part["metric"].map(len))
+            metric, source = _flat(part["metric"], object), _flat(part["source"], object)
+            inputs, center, scale = (_flat(part[n], np.float64) for n in ("inputs", "center", "scale"))
+            center, scale = (x.reshape(len(group), len(detector.signals)) for x in (center, scale))
+            observed = hands.observe(detector, hands.read(inputs))
             try:
-                scored = scoring.score(found[1], name, observed, matrix(center, width), matrix(scale, width))
+                scored = scoring.score(found[1], name, observed, center, scale)
                 score = scoring.score_together(found[1], name, scored.decades, group, len(at))
                 threshold = found[1].detectors[name].threshold
             except ContractError as e:  # trained for other signals than the detector has now
                 log.error("model %s/%s: %s", use_case, found[0], e)
                 self._unscored.inc(len(at))
                 continue
-            for k, row in enumerate(scoring.heaviest(scored.decades, group, len(at))):
-                if np.isfinite(score[k]):
-                    results[at[k]] = explain(detector, found[0], threshold, float(score[k]), row, metric[row], source[row], scored, observed)
-        return pd.DataFrame(results, columns=[n for n, _ in RESULT])
+            there = np.flatnonzero(np.isfinite(score))
+            rows = np.asarray(scoring.heaviest(scored.decades, group, len(at)))[there]
+            told = explain(detector, found[0], threshold, score[there], rows, metric[rows], source[rows], scored, observed)
+            if shadow_uri:
+                beside = self._beside(use_case, name, shadow, shadow_uri, observed, center, scale, group, len(at))
+                told |= {column: values[there] for column, values in beside.items()}
+            for column, values in told.items():
+                results[column][at[there]] = values
+        return pd.DataFrame(results)
+
+    def _beside(
+        self, use_case: str, name: str, version: str, uri: str, observed: np.ndarray, center: np.ndarray, scale: np.ndarray, group: np.ndarray, groups: int,
+    ) -> dict[str, np.ndarray]:
+        """What a challenger says of the same windows, (groups,) each: version, score, over its threshold; {} if it cannot be had or asked."""
+        model = self._models.load(use_case, version, uri)
+        if model is None:
+            return {}
+        try:
+            score = scoring.score_together(model, name, scoring.score(model, name, observed, center, scale).decades, group, groups)
+        except ContractError as e:
+            log.error("model %s/%s beside the champion: %s", use_case, version, e)
+            return {}
+        there = np.isfinite(score)
+        said = {"shadow_version": f"{use_case}/{version}", "shadow_score": score, "shadow_anomalous": score >= model.detectors[name].threshold}
+        return {column: np.where(there, values, None) for column, values in said.items()}
 
 
 def scorer(cache: Path) -> Any:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.drift import early
@@ -34,6 +34,7 @@ def test_constants_missing_values_and_nothing() -> None:
     assert np.isnan(psi(zero, zero[:0])) and np.isnan(psi(zero[:0], zero))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50), st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=50))
 def test_it_is_a_number_from_zero_on(reference: list[float], recent: list[float]) -> None:
     x = psi(np.array(reference), np.array(recent))

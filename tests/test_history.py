@@ -92,3 +92,13 @@ def test_every_lookback_gives_its_signals() -> None:
             nothing = np.full((2, d.lookback.windows), np.nan)
             assert d.lookback.signs({n: nothing for n, _ in d.lookback.inputs}).shape == (2, len(d.signals))
             assert d.afterglow.total_seconds() == 60 * (d.lookback.windows - 1)
+
+
+def test_a_factor_is_the_same_by_day_and_by_night() -> None:
+    rng = np.random.default_rng(4)
+    dim, bright = (level * np.exp(0.02 * rng.normal(size=31)) for level in (5.0, 500.0))
+    dim[-1] *= 2.5
+    bright[-1] *= 2.5
+    assert signs(dim)["jump_log"] == pytest.approx(np.log(2.5), abs=0.1)
+    assert signs(bright)["jump_log"] == pytest.approx(np.log(2.5), abs=0.1)
+    assert signs(bright)["value_jump"] > 50 * signs(dim)["value_jump"]

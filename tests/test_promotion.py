@@ -23,6 +23,7 @@ def candidate(version: str, family: str = "pca", **figures: Any) -> Candidate:
 def test_the_first_champion_is_the_first_family_even_if_another_finds_more() -> None:
     d = decide(None, [candidate("1"), candidate("2", "gmm", recall_injected=0.95)], RULE, first="pca")
     assert d.winner == "1" and "no champion" in d.reason
+    assert d.refused == {"2": "pca is the first champion unless another finds 0.25 more"}
 
 
 def test_the_first_family_gives_way_to_one_that_finds_far_more() -> None:
@@ -95,6 +96,15 @@ def test_a_challenger_may_not_raise_more_of_what_was_marked_as_false() -> None:
     d = decide(backtest(false_marked=0.0), [candidate("2", false_marked=0.5, **better)], RULE)
     assert d.winner == "" and "marked as false" in d.refused["2"]
     assert decide(backtest(), [candidate("2", false_marked=0.5, **better)], RULE).winner == "2", "nothing to compare with"
+
+
+def test_one_that_raises_fewer_of_what_was_marked_as_false_wins_if_it_finds_hardly_less() -> None:
+    def wins(**figures: float) -> bool:
+        return decide(backtest(false_marked=0.5), [candidate("2", **figures)], RULE).winner == "2"
+
+    assert wins(false_marked=0.0) and wins(false_marked=0.25, recall_injected=0.791)
+    assert not wins(false_marked=0.5), "it is no better"
+    assert not wins(false_marked=0.0, recall_injected=0.78) and not wins(false_marked=0.0, false_alerts=0.11)
 
 
 def test_force_takes_the_best_fit_challenger() -> None:

@@ -128,8 +128,8 @@ def test_too_little_is_no_sign_where_too_much_is_asked() -> None:
 
 def test_wrong_shapes_and_unknown_detectors_are_named() -> None:
     m = model(corruption())
-    with pytest.raises(ContractError, match=r"three times \(n, 7\)"):
-        scoring.score(m, "corruption", np.zeros((2, 7)), np.zeros((2, 4)), np.zeros((2, 7)))
+    with pytest.raises(ContractError, match=r"three times \(n, 10\)"):
+        scoring.score(m, "corruption", np.zeros((2, 10)), np.zeros((2, 4)), np.zeros((2, 10)))
     with pytest.raises(ContractError, match="does not know the detector 'flood'"):
         scoring.score(m, "flood", np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3)))
 
@@ -141,7 +141,7 @@ def test_a_model_survives_its_file(family: str) -> None:
     again = scoring.load(text)
     assert scoring.dump(again) == text
     rng = np.random.default_rng(5)
-    observed, center, scale = rng.normal(size=(100, 7)) * 9, rng.normal(size=(100, 7)), rng.uniform(0.5, 2, (100, 7))
+    observed, center, scale = rng.normal(size=(100, 10)) * 9, rng.normal(size=(100, 10)), rng.uniform(0.5, 2, (100, 10))
     a, b = (scoring.score(x, "corruption", observed, center, scale) for x in (m, again))
     assert (a.score == b.score).all() and (a.share == b.share).all()
 
@@ -187,7 +187,7 @@ def broken(**changes: Any) -> str:
     '{"format": 1, "use_case": "lie", "family": "pca", "detectors": {"x": null}}',
     broken(center=[0, 0]), broken(center=[0, 0, 0, 0, 0, 0, float("nan")]), broken(scale=[1, 1, 1, 1, 1, 1, 0]), broken(threshold=0),
     broken(arrays__mean=[1]), broken(arrays__components=[[1, 2]]), broken(arrays__variances=[1, 1, 1, -1]), broken(arrays__variances=[1]),
-    broken(family="gmm", arrays__covariances=np.zeros((2, 7, 7)).tolist()), broken(family="kmeans", arrays__centers=[]),
+    broken(family="gmm", arrays__covariances=np.zeros((2, 10, 10)).tolist()), broken(family="kmeans", arrays__centers=[]),
     broken(calibration__body=[1, 2]), broken(calibration__sigma=0), broken(calibration__sigma=float("inf")), broken(calibration__shape=3),
     broken(directions=[1, 1]), broken(transforms=["cube", *["identity"] * 6]), broken(arrays={}),
     broken(center="much"),
@@ -203,7 +203,7 @@ def test_a_bad_model_is_refused(text: str) -> None:
 def test_a_million_windows_in_seconds(family: str) -> None:
     m = model(corruption(), family)
     rng = np.random.default_rng(6)
-    observed = rng.normal(size=(1_000_000, 7))
+    observed = rng.normal(size=(1_000_000, 10))
     zero, one = np.zeros_like(observed), np.ones_like(observed)
     begin = time.process_time()
     scoring.score(m, "corruption", observed, zero, one)

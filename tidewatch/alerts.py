@@ -11,18 +11,19 @@ from urllib.parse import urlsplit
 from tidewatch.detectors import USE_CASES
 from tidewatch.errors import InputError, ServiceError
 from tidewatch.settings import Settings
+from tidewatch.severity import LEVELS
 from tidewatch.tables import ALERTS, LABELS
 
-SEVERITIES = ("low", "medium", "high", "critical")
 LIMIT = 100_000
+NO_LIST = (["null"], ["-Infinity"], [float("-inf")])
+"""How Pinot shows a list that is null: as one element with the default of its type."""
+EVERYONE = "*"
+"""The device of an alert that is about many devices, or all."""
 
 
 def fetch(settings: Settings, *, use_case: str = "", severity: str = "", device: str = "") -> list[dict[str, Any]]:
     """Alerts, newest first; times are UTC milliseconds. Raises InputError for an unknown word, ServiceError without Pinot."""
-    import pinotdb
-    from pinotdb import exceptions
-
-    for word, known, what in ((use_case, USE_CASES, "use case"), (severity, SEVERITIES, "severity")):
+    for word, known, what in ((use_case, USE_CASES, "use case"), (severity, LEVELS, "severity")):
         if word and word not in known:
             raise InputError(f"there is no {what} {word!r}.", f"one of: {', '.join(known)}")
     given = {"use_case": use_case, "severity": severity, "device_id": device}
@@ -31,15 +32,28 @@ def fetch(settings: Settings, *, use_case: str = "", severity: str = "", device:
     sql = (
         f"SELECT {', '.join(chr(34) + n + chr(34) for n in names)} FROM alerts"
         + (f" WHERE {' AND '.join(f'{k} = %({k})s' for k in given)}" if given else "")
-        + f' ORDER BY "end" DESC LIMIT {LIMIT}'
+        + f' ORDER BY "end" DESC, alert_id LIMIT {LIMIT}'
     )
+    return [{n: [] if x in NO_LIST else x for n, x in zip(names, row, strict=True)} for row in _query(settings, sql, given)]
+
+
+def suppressed(settings: Settings) -> dict[str, int]:
+    """How many alerts each rule has suppressed. Raises ServiceError without Pinot."""
+    sql = f"SELECT suppressed_by, COUNT(*) FROM alerts WHERE suppressed_by <> '' GROUP BY suppressed_by LIMIT {LIMIT}"
+    return {rule: int(n) for rule, n in _query(settings, sql, {})}
+
+
+def _query(settings: Settings, sql: str, given: Mapping[str, str]) -> list[Any]:
+    import pinotdb
+    from pinotdb import exceptions
+
     broker = urlsplit(settings.pinot_broker)
     try:
         connection = pinotdb.connect(host=broker.hostname, port=broker.port, path="/query/sql", scheme=broker.scheme, timeout=30)
         try:
             cursor = connection.cursor()
             cursor.execute(sql, given)
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            return list(cursor.fetchall())
         finally:
             connection.close()
     except exceptions.DatabaseError as e:
@@ -49,6 +63,11 @@ def fetch(settings: Settings, *, use_case: str = "", severity: str = "", device:
         if type(e).__module__.split(".")[0] not in ("httpx", "httpcore", "requests", "urllib3"):
             raise
         raise ServiceError(f"Pinot's broker at {settings.pinot_broker} does not answer ({type(e).__name__}).", "start it: `tidewatch up`") from e
+
+
+def is_listed(alert: Mapping[str, Any]) -> bool:
+    """It stands for itself: no member of a group, and nothing keeps it quiet."""
+    return not alert.get("group_id") and not alert.get("suppressed_by")
 
 
 def labels(settings: Settings) -> list[dict[str, Any]]:
@@ -100,8 +119,12 @@ def _touch(alert: Mapping[str, Any], label: Mapping[str, Any], slack_ms: int) ->
 def compare(
     alerts: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]], slack_ms: int = 600_000, use_cases: Iterable[str] = USE_CASES,
 ) -> tuple[Verdict, ...]:
-    """One verdict a use case: an alert meets a label of its device if they overlap, give or take `slack_ms`."""
+    """One verdict a use case: an alert meets a label of its device if they overlap, give or take `slack_ms`.
+
+    Of a group its members count, not the group; suppressed alerts do not count.
+    """
     made = []
+    alerts = [a for a in alerts if a["device_id"] != EVERYONE and not a.get("suppressed_by")]
     for use_case in use_cases:
         mine = [a for a in alerts if a["use_case"] == use_case]
         incidents = [x for x in known if x["use_case"] == use_case]

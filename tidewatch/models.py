@@ -28,7 +28,8 @@ class Version:
     window_end: str
     """End of the window that it learned from, ISO 8601; '': not told."""
     state: str
-    """champion, refused (it lost, or was rolled back), past (it was champion) or challenger (not judged yet)."""
+    """champion, shadow (it scores beside the champion), refused (it lost, or was rolled back), past (it was champion) or
+    challenger (not judged yet)."""
     reason: str
     figures: Mapping[str, float] = field(default_factory=dict)
 
@@ -50,6 +51,8 @@ def state(tags: Mapping[str, str], champion: bool) -> tuple[str, str]:
     """How a version stands, and why, from its tags."""
     if champion:
         return "champion", tags.get("rolled_back", "")
+    if "shadow" in tags:
+        return "shadow", tags["shadow"]
     if "refused" in tags:
         return "refused", tags["refused"]
     decision = tags.get("decision", "")
@@ -81,13 +84,25 @@ def versions(settings: Settings, use_cases: Iterable[str], limit: int) -> list[V
 
 def rollback(settings: Settings, use_case: str, version: int | None) -> dict[str, Any]:
     """Run `jobs.rollback` in its environment; its summary. Raises ServiceError with the job's last words if it fails."""
+    return _job(settings, "rollback", use_case, [] if version is None else ["--version", str(version)])
+
+
+def shadow(settings: Settings, use_case: str, version: str) -> dict[str, Any]:
+    """Run `jobs.shadow` in its environment, `version` a number or `off`; its summary. Raises ServiceError as `rollback` does."""
+    return _job(settings, "shadow", use_case, ["--version", version])
+
+
+def _job(settings: Settings, job: str, use_case: str, arguments: list[str]) -> dict[str, Any]:
     python = settings.env_python("spark")
     if not python.exists():
         raise ServiceError(f"there is no environment {python.parent.parent}.", "run `tidewatch install`")
-    command = [str(python), "-m", "jobs.rollback", "--use-case", use_case, *(["--version", str(version)] if version else [])]
+    command = [str(python), "-m", f"jobs.{job}", "--use-case", use_case, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        log = settings.state_dir / "log" / f"{job}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(done.stderr)
         reason, _, fix = last[0].partition(" Fix: ")
-        raise ServiceError(reason.partition(": ")[2] or reason, fix)
+        raise ServiceError(reason.partition(": ")[2] or reason, fix or f"what it said before stands in {log}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1])["models"][use_case])

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidewatch import orchestrator, tables
+from tidewatch import losses, notify, orchestrator, tables
 from tidewatch.errors import TidewatchError
 from tidewatch.events import names as sources
 from tidewatch.settings import Settings, current
@@ -26,8 +27,9 @@ SELDOM = 5
 """Sizes of tables are read every so many rounds."""
 STREAM_GROUP = "tidewatch-stream"
 METRICS = {
+    "measured": ("s", "when all of this was measured, seconds since 1970"),
     "lag": ("events", "events in Kafka that the stream has not read, as of its last checkpoint; '' is all sources"),
-    "lost": ("events", "events that Kafka has deleted before the stream read them"),
+    "lost": ("events", "events that Kafka deleted before the stream read them, within the last day"),
     "events_per_second": ("1/s", "events received, all sources"),
     "events_per_second_of": ("1/s", "events received, by topic"),
     "stream_state": ("", "1: the stream runs; the detail is Flink's word"),
@@ -36,12 +38,17 @@ METRICS = {
     "checkpoint_bytes": ("B", "size of the newest checkpoint"),
     "checkpoints_failed": ("", "checkpoints that failed since the stream started"),
     "late_events": ("events", "events that came after their window had closed, since the stream started"),
+    "duplicate_events": ("events", "events that a device sent again and Pinot left out, by source, since Pinot's start"),
+    "too_late": ("events", "events of a cycle, by source, that came too late for the feature store too (batch.lateness); told by build_features"),
     "data_age": ("s", "since the end of the newest scored window, on the event clock"),
-    "open_alerts": ("", "incidents that were anomalous within the last 15 minutes"),
+    "open_alerts": ("", "incidents that were anomalous within the last 15 minutes; a group is one, suppressed ones do not count"),
+    "suppressed_alerts": ("", "incidents of the last 15 minutes that a snooze or a maintenance window keeps quiet"),
+    "undelivered": ("records", "records of the topic findings (and marks of transactions) that a webhook has not got, by webhook"),
     "champion_age": ("s", "since the champion of a use case was promoted; a use case without one has no value"),
     "dag_seconds": ("s", "how long a DAG's last run took; the detail is its state"),
     "dag_failed": ("", "1: a DAG's last run failed"),
     "dag_age": ("s", "since a DAG's last run was due"),
+    "dag_every": ("s", "how often a DAG is due by the clock"),
     "pinot_rows": ("rows", "rows of a table"),
     "pinot_segments": ("", "segments of a table"),
     "pinot_consuming": ("", "partitions of a table that are being consumed"),
@@ -95,6 +102,8 @@ class Kafka:
 
         self.admin = AdminClient({"bootstrap.servers": settings.kafka, "log_level": 0})
         self.before: tuple[float, dict[str, int]] | None = None
+        self.kept = settings.state_dir / "data" / "observer" / "offsets.json"
+        self.memory = losses.Memory.load(self.kept)
 
     def _offsets(self, topics: list[str], *, end: bool) -> dict[Any, int]:
         from confluent_kafka import TopicPartition
@@ -126,7 +135,23 @@ class Kafka:
         for topic, lag in lags.items():
             yield Measurement("lag", topic, max(0, lag))
         yield Measurement("lag", "", max(0, sum(lags.values())))
-        yield Measurement("lost", "", sum(max(0, low - read[k]) for k, low in begins.items() if k in read))
+        self.memory, lost = self.memory.seen(time.time(), {f"{t}/{p}": n for (t, p), n in begins.items()},
+                                             {f"{t}/{p}": n for (t, p), n in read.items() if t in sources()})
+        self.memory.save(self.kept)
+        if lost:
+            log.error("DATA LOST: Kafka deleted %d events before the stream read them; send them again from their source", lost)
+        yield Measurement("lost", "", lost)
+
+    def undelivered(self, settings: Settings) -> Found:
+        """What each webhook has still to get."""
+        from confluent_kafka import ConsumerGroupTopicPartitions
+
+        ends = self._offsets([tables.FINDINGS.name], end=True) if settings.alerts.webhooks else {}
+        for w in settings.alerts.webhooks:
+            group = notify.webhook_group(w)
+            told = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=10)[group].result(10)
+            got = {(p.topic, p.partition): p.offset for p in told.topic_partitions or [] if p.offset >= 0}
+            yield Measurement("undelivered", w.name, sum(max(0, n - got[k]) for k, n in ends.items() if k in got))
 
 
 def stream(settings: Settings) -> Found:
@@ -168,13 +193,29 @@ def olap(settings: Settings) -> Found:
         yield Measurement("pinot_segments", name, sum(len(v) for d in segments for v in d.values()))
         for (rows,) in _query(settings, f"SELECT COUNT(*) FROM {name}"):
             yield Measurement("pinot_rows", name, rows)
+    yield from duplicates(settings)
     for (newest,) in _query(settings, "SELECT MAX(window_end) FROM scores"):
         if isinstance(newest, (int, float)) and newest > 0:
             yield Measurement("data_age", "", (now - newest) / 1000)
-    for (count,) in _query(settings, f"SELECT COUNT(*) FROM alerts WHERE \"end\" >= {now - 900_000:.0f}"):
+    for (count,) in _query(settings, f"SELECT COUNT(*) FROM alerts WHERE group_id = '' AND suppressed_by = '' AND \"end\" >= {now - 900_000:.0f}"):
         yield Measurement("open_alerts", "", count)
+    for (count,) in _query(settings, f"SELECT COUNT(*) FROM alerts WHERE suppressed_by <> '' AND \"end\" >= {now - 900_000:.0f}"):
+        yield Measurement("suppressed_alerts", "", count)
     for use_case, since in _query(settings, "SELECT use_case, MAX(promoted_at) FROM models GROUP BY use_case"):
         yield Measurement("champion_age", use_case, (now - since) / 1000)
+
+
+def duplicates(settings: Settings) -> Found:
+    """What Pinot's dedup left out, from its own endpoint; nothing of a Pinot elsewhere."""
+    import requests
+
+    if settings.external.pinot_controller:
+        return
+    r = requests.get(f"http://127.0.0.1:{settings.ports.pinot_metrics}/metrics", timeout=10)
+    r.raise_for_status()
+    dropped = dict(re.findall(r'^pinot_realtimeDedupDropped\{[^}]*table="(\w+)"[^}]*\} (\S+)$', r.text, re.MULTILINE))
+    for source in sources():
+        yield Measurement("duplicate_events", source, float(dropped.get(source, 0)))
 
 
 def dags(settings: Settings) -> Found:
@@ -182,6 +223,8 @@ def dags(settings: Settings) -> Found:
     from datetime import datetime
 
     client = orchestrator.Client(settings)
+    for name, due in (("feature_store", settings.batch.cycle), ("watch", settings.batch.drift_watch)):
+        yield Measurement("dag_every", name, due.total_seconds())
     for dag in orchestrator.dags(client):
         for run in orchestrator.runs(client, dag["dag_id"], limit=1):
             yield Measurement("dag_seconds", dag["dag_id"], run.get("duration") or 0, run["state"])
@@ -208,7 +251,7 @@ def exposition(found: list[Measurement]) -> str:
         of = [m for m in found if m.metric == name]
         if of:
             lines += [f"# HELP tidewatch_{name} {doc}{f' ({unit})' if unit else ''}", f"# TYPE tidewatch_{name} gauge"]
-            lines += [f'tidewatch_{name}{{subject="{m.subject}"}} {m.value:g}' for m in of]
+            lines += [f'tidewatch_{name}{{subject="{m.subject}"}} {m.value:.10g}' for m in of]
     return "\n".join(lines) + "\n"
 
 
@@ -245,8 +288,8 @@ class Observer:
         import requests
 
         services = control.status(self.settings)
-        found = [Measurement("service_up", s.service, float(s.state == "ready")) for s in services]
-        for what in (self.kafka.measure, stream, olap, dags):
+        found = [Measurement("measured", "", round(time.time())), *(Measurement("service_up", s.service, float(s.state == "ready")) for s in services)]
+        for what in (self.kafka.measure, self.kafka.undelivered, stream, olap, dags):
             found += self._try(what)
         if self.rounds % SELDOM == 0:
             self.sizes = self._try(lake)

@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +110,14 @@ def tasks(client: Client, dag: str, run_id: str) -> list[dict[str, Any]]:
     return list(client.call("GET", f"/dags/{_quote(dag)}/dagRuns/{_quote(run_id)}/taskInstances?limit=100")["task_instances"])
 
 
+def _as_taken(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A number or truth value as text, where the parameter takes text and nothing of that kind: `verdict=false`."""
+    kinds = {bool: ("boolean",), int: ("integer", "number"), float: ("number",)}.get(type(value), ())
+    known = schema.get("type") or ()
+    types = (known,) if isinstance(known, str) else tuple(known)
+    return json.dumps(value) if kinds and "string" in types and not set(kinds) & set(types) else value
+
+
 def trigger(client: Client, dag: str, conf: dict[str, Any]) -> dict[str, Any]:
     """Start a run with parameters; raises InputError if the DAG or a parameter is not known or not valid, ServiceError if it is paused."""
     try:
@@ -119,6 +127,7 @@ def trigger(client: Client, dag: str, conf: dict[str, Any]) -> dict[str, Any]:
             raise InputError(f"the DAG {dag} has no parameter {', '.join(unknown)}.", f"use {', '.join(known.get('params') or ()) or 'none'}")
         if known.get("is_paused"):
             raise ServiceError(f"the DAG {dag} is paused: a run would wait for ever.", f"unpause it at {client.settings.airflow}/dags/{dag}")
+        conf = {k: _as_taken(v, (known["params"][k] or {}).get("schema") or {}) for k, v in conf.items()}
         return dict(client.call("POST", f"/dags/{_quote(dag)}/dagRuns", {"logical_date": None, "conf": conf}))
     except Refused as e:
         raise _unknown(client, dag, e) from e

@@ -115,14 +115,17 @@ def unfit(b: Backtest, rule: Promotion) -> str:
 def beats(challenger: Backtest, champion: Backtest, rule: Promotion) -> str:
     """Why a fit challenger does not beat a fit champion, or '' if it does.
 
-    It may not raise more of the alerts that were marked as false. It must find more by the margin without raising more false alerts than a tenth of what is allowed above the
-    champion's; or find as much and save at least half of the champion's false alerts.
+    It may not raise more of the alerts that were marked as false. It must find more by the margin without raising more false alerts
+    than a tenth of what is allowed above the champion's; or find as much and save at least half of the champion's false alerts; or
+    find no less than the margin below it, at no more false alerts, and raise fewer of those marked as false.
     """
     gain = challenger.detection - champion.detection
     worse = challenger.false_alerts - champion.false_alerts
     if challenger.false_marked is not None and champion.false_marked is not None and challenger.false_marked > champion.false_marked:
         return f"it raises {challenger.false_marked:.0%} of the alerts that were marked as false, the champion {champion.false_marked:.0%}"
     if gain >= rule.margin and worse <= 0.1 * rule.max_false_alerts:
+        return ""
+    if challenger.false_marked is not None and champion.false_marked is not None and challenger.false_marked < champion.false_marked and gain >= -rule.margin and worse <= 0:
         return ""
     if gain >= 0 and champion.false_alerts > 0 and challenger.false_alerts <= champion.false_alerts / 2:
         return ""
@@ -144,10 +147,11 @@ def decide(
                  key=lambda c: (-c.backtest.detection, c.backtest.false_alerts, -int(c.version) if c.version.isdigit() else 0))
     if not fit:
         return Decision("", "no challenger is fit" if challengers else "there is no challenger", refused, figures)
-    best = fit[0]
+    best, better = fit[0], "another challenger is better"
     if champion is None:
-        best = next((c for c in fit if c.family == first and c.backtest.detection > best.backtest.detection - FIRST_MARGIN), best)
         reason = "there was no champion"
+        if favoured := next((c for c in fit if c.family == first and c.backtest.detection > best.backtest.detection - FIRST_MARGIN), None):
+            best, better = favoured, f"{first} is the first champion unless another finds {FIRST_MARGIN:g} more"
     elif force:
         reason = "forced"
     elif why := unfit(champion, rule):
@@ -161,5 +165,5 @@ def decide(
         best, reason = fit[0], "it beats the champion"
     b = best.backtest
     text = f"{best.family}: {reason}; detection {b.detection:.3f}, {b.false_alerts:.3g} false alerts a device and day"
-    refused |= {c.version: "another challenger is better" for c in fit if c is not best}
+    refused |= {c.version: better for c in fit if c is not best}
     return Decision(best.version, text, refused, figures)

@@ -40,6 +40,8 @@ TOGETHER = 5
 Z_MAX = 1e3
 FAR = 20.0
 """z beyond this are equally far: one signal gone wild does not outweigh several that are clearly wrong."""
+USUAL = 3.0
+"""The band in which a signal usually lies, in scales on either side of the centre; for the eye only, nothing is judged by it."""
 WINSOR = 8.0
 """Training z are cut here, so that a few extreme windows do not turn the model towards themselves."""
 TAIL = 0.02
@@ -112,6 +114,8 @@ class Scored:
     """(n, d) each signal's part of the sum of squared z; rows sum to 1, or are all 0 where nothing deviates."""
     expected: Array
     """(n, d) the baseline's centre in the signal's raw unit."""
+    usual: Array
+    """(n, 2) from where to where the first signal usually lies: the centre with USUAL scales on either side, in its raw unit."""
     baseline: list[str]
     """`device` where a baseline was handed in, else `global`."""
 
@@ -243,7 +247,10 @@ def score(model: Model, detector: str, observed: Array, center: Array, scale: Ar
     squares = z * z
     total = squares.sum(axis=1, keepdims=True)
     share = np.divide(squares, total, out=np.zeros_like(squares), where=total > 0)
-    return Scored(to_score(decades), decades, share, inverse(center, m.transforms), np.where(whole, "device", "global").tolist())
+    half = USUAL * np.fmax(scale[:, :1], m.scale_floors[:1])
+    edges = center[:, :1] + half * np.array([-1.0, 1.0])
+    usual = inverse(np.maximum(edges, 0.0) if m.transforms[0] == "log1p" else edges, m.transforms[:1] * 2)
+    return Scored(to_score(decades), decades, share, inverse(center, m.transforms), usual, np.where(whole, "device", "global").tolist())
 
 
 def to_score(decades: Array) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidewatch import dashboards
+from tidewatch.dashboards import files
 from tidewatch.errors import ServiceError
 from tidewatch.settings import ROOT, Settings
 
@@ -63,7 +63,7 @@ def log_in(page: Page, settings: Settings, server: str, account: str) -> None:
 
 def charts_of(slug: str) -> int:
     """How many charts a dashboard has."""
-    board = next(d for d in dashboards.bundle().dashboards.values() if d["slug"] == slug)
+    board = next(d for d in files.read().dashboards.values() if d["slug"] == slug)
     return sum(isinstance(x, dict) and x["type"] == "CHART" for x in board["position"].values())
 
 
@@ -98,7 +98,7 @@ def pictures(settings: Settings, folder: Path = IMAGES) -> Iterator[Path]:
 
         # the analyst's view: without the buttons for editing
         log_in(page, settings, "superset", "analyst")
-        for board in dashboards.bundle().dashboards.values():
+        for board in files.read().dashboards.values():
             slug = str(board["slug"])
             query = _first_device(page, settings) if slug == "device" else ""
             wrong = dashboard(page, settings, slug, query)

@@ -11,11 +11,22 @@ import ipaddress
 import os
 import secrets as _secrets
 import socket
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from datetime import time as clock
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -54,6 +65,10 @@ class Ports(_Frozen):
     airflow_trigger_logs: int = 19794
     superset: int = 19088
     reports: int = 19090
+    kafka_metrics: int = 19101
+    pinot_metrics: int = 19102
+    flink_jobmanager_metrics: int = 19103
+    flink_taskmanager_metrics: int = 19104
 
     @classmethod
     def from_base(cls, base: int) -> Ports:
@@ -91,6 +106,7 @@ class External(_Frozen):
     mlflow: str = Field("", description="http://host:port")
     airflow: str = Field("", description="http://host:port")
     superset: str = Field("", description="http://host:port")
+    otlp: str = Field("", description="where Airflow sends its own metrics, OpenTelemetry over HTTP: http://host:port/path; empty: nowhere")
     spark_master: str = Field("local[2]", description="a Spark master URL")
 
 
@@ -117,7 +133,14 @@ class Network(_Frozen):
         "224.0.0.0/4", "255.255.255.255/32", "0.0.0.0/32", "fc00::/7", "fe80::/10", "ff00::/8", "::1/128", "::/128",
     )
 
-    @field_validator("inside")
+    trusted: tuple[str, ...] = Field((), description="networks outside whose traffic counts as inside: backup, updates, cloud services of the house")
+
+    @property
+    def not_external(self) -> tuple[str, ...]:
+        """Networks to which nothing leaks: inside and trusted."""
+        return (*self.inside, *self.trusted)
+
+    @field_validator("inside", "trusted")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for v in value:
@@ -130,10 +153,94 @@ class Stream(_Frozen):
 
     parallelism: int = Field(2, ge=1)
     checkpoint_interval: timedelta = timedelta(seconds=10)
+    state_backend: Literal["hashmap", "rocksdb"] = Field("hashmap", description="where the stream keeps its state: on the heap, or on disk, slower, for more devices than fit (docs/sizing.md)")
     lateness: timedelta = Field(timedelta(seconds=5), description="how long a window waits for late events")
     idle_timeout: timedelta = Field(timedelta(minutes=2), description="a source partition without events for so long stops holding time back; too short, and a slow start makes events late")
     alert_gap: timedelta = Field(timedelta(minutes=10), description="anomalous windows closer than this are one incident")
     committer_poll: timedelta = Field(timedelta(seconds=2), description="how often finished files are committed to Delta")
+
+
+class Webhook(_Frozen):
+    """Where findings (OCSF, JSON) are posted; docs/alerts.md."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="what it is called; its place in the topic is kept under this name")
+    url: HttpUrl
+    headers: dict[str, SecretStr] = Field({}, description="sent with each post, as Authorization")
+    min_severity: Literal["low", "medium", "high", "critical"] = Field("low", description="findings below are not posted")
+    retries: int = Field(5, ge=0, description="of one post, with growing pauses; after them it is tried again for ever, half a minute apart")
+    timeout: timedelta = Field(timedelta(seconds=10), gt=timedelta(0), description="how long to wait for an answer")
+
+
+class Alerts(_Frozen):
+    """How incidents become alerts; the stream reads this when it starts."""
+
+    group_devices: int = Field(5, ge=2, description="devices that go wrong at once in one use case before they are one incident")
+    group_within: timedelta = Field(timedelta(minutes=5), gt=timedelta(0), description="at once: their incidents begin within so long; later ones join within so long of the newest")
+    group_named: int = Field(20, ge=1, description="members of a group that its alert names; all of them carry its group_id")
+    webhooks: tuple[Webhook, ...] = ()
+
+    @field_validator("webhooks")
+    @classmethod
+    def _named_apart(cls, value: tuple[Webhook, ...]) -> tuple[Webhook, ...]:
+        if len({w.name for w in value}) < len(value):
+            raise ValueError("two webhooks have the same name")
+        return value
+
+
+class Outage(_Frozen):
+    """When the silence of a whole source is an outage (`tidewatch/outage.py`)."""
+
+    after: timedelta = Field(timedelta(minutes=3), gt=timedelta(0), description="no event for so long, by the wall clock: longer than a source with all its devices usually pauses")
+    every: timedelta = Field(timedelta(seconds=10), gt=timedelta(0), description="how often is looked")
+
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
+
+
+class Maintenance(_Frozen):
+    """A planned time in which what matches is quiet: from `start` to `end`, or every week on `days` from `begins` to `ends`."""
+
+    name: str = Field(min_length=1, description="what `suppressed_by` says, after maintenance:")
+    use_case: Literal["*", "silent", "leak", "lie"] = "*"
+    detector: str = Field("*", description="this and the next three are patterns: * any text, ? any character, commas between several")
+    device: str = "*"
+    kind: str = "*"
+    site: str = "*"
+    start: datetime | None = Field(None, description="with its zone; without one it is UTC")
+    end: datetime | None = None
+    days: tuple[Day, ...] = Field(DAYS, description="the days on which it begins")
+    begins: clock | None = Field(None, description="hour of the day, as 22:00")
+    ends: clock | None = Field(None, description="hour of the day; at or before `begins`: of the next day")
+    zone: str = Field("UTC", description="of begins and ends, as Europe/Berlin")
+
+    @field_validator("start", "end")
+    @classmethod
+    def _utc(cls, value: datetime | None) -> datetime | None:
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as e:
+            raise ValueError("there is no such time zone") from e
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Maintenance:
+        if (self.begins is None) != (self.ends is None):
+            raise ValueError("begins and ends belong together")
+        if self.begins is None and (self.start is None or self.end is None):
+            raise ValueError("give start and end, or begins and ends")
+        if self.start and self.end and self.end <= self.start:
+            raise ValueError("it ends before it starts")
+        return self
+
+    def weekdays(self) -> list[int]:
+        """1 Monday to 7 Sunday."""
+        return [DAYS.index(d) + 1 for d in self.days]
 
 
 class Batch(_Frozen):
@@ -142,6 +249,7 @@ class Batch(_Frozen):
     driver_memory: str = "1500m"
     shuffle_partitions: int = Field(2, ge=1)
     cycle: timedelta = Field(timedelta(hours=4), description="how often features and models are renewed")
+    lateness: timedelta = Field(timedelta(hours=4), ge=timedelta(0), description="how long after its end a window is still opened again by a late event; what comes later is only counted")
     drift_watch: timedelta = Field(timedelta(hours=1), description="how often drift is looked for between cycles")
     drift_limit: float = Field(0.25, gt=0, description="population stability index from which a signal has drifted")
     training_window: timedelta = Field(timedelta(days=7), description="how far back a training set reaches")
@@ -159,6 +267,7 @@ class Promotion(_Frozen):
     max_anomalous_share: float = Field(0.05, gt=0, le=1, description="share of a detector's clean windows that are called anomalous, at most")
     min_detection: float = Field(0.05, ge=0, le=1, description="share of incidents to find in the back-test, at least")
     min_windows_per_second: float = Field(5000, ge=0, description="windows scored in a CPU second, at least; 10,000 devices close about 1,000 windows a second")
+    shadow: bool = Field(False, description="after a training, the best challenger that is fit and did not win scores beside the champion, without alerts")
     approval: bool = Field(False, description="a person approves in Airflow before a challenger is promoted")
 
 
@@ -199,6 +308,9 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     network: Network = Network()
     stream: Stream = Stream()
+    alerts: Alerts = Alerts()
+    outage: Outage = Outage()
+    maintenance: tuple[Maintenance, ...] = ()
     batch: Batch = Batch()
     promotion: Promotion = Promotion()
     pinot: Pinot = Pinot()
@@ -279,7 +391,8 @@ class Settings(BaseSettings):
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return path.read_text().strip()
-        value = _secrets.token_urlsafe(24)
+        while (value := _secrets.token_urlsafe(24)).startswith("-"):  # a program would read it as an option
+            pass
         with os.fdopen(fd, "w") as f:
             f.write(value)
         return value

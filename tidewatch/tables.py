@@ -41,7 +41,8 @@ class Table:
     """Format of the Kafka topic of the same name; '': no topic."""
     compacted: bool = False
     pinot: Literal["dedup", "upsert", "append", ""] = ""
-    """How Pinot ingests the topic; '': not in Pinot."""
+    """How Pinot ingests the topic; '': not in Pinot. dedup: by the decoder, within a segment; upsert: some 100 bytes of heap a
+    key for ever, so only where keys are few."""
     delta: Layer | Literal[""] = ""
     """Layer of the Delta table; '': not in Delta."""
     writer: Literal["stream", "batch", "input", ""] = ""
@@ -121,27 +122,52 @@ SCORES = Table(
         *_WHY,
         Column("signals", "double[]", "every signal's observed value, in the detector's order"),
         Column("expected", "double[]", "every signal's expected value, in the detector's order"),
+        Column("usual_low", "double", "from here the detector's first signal usually lies: three scales of its baseline below the centre"),
+        Column("usual_high", "double", "up to here: three scales above"),
+        Column("shadow_version", "string", "version of the challenger that scored beside the champion, 'use_case/number'; null: none did"),
+        Column("shadow_score", "double", "its score, which raises no alert"),
+        Column("shadow_anomalous", "boolean", "its score reached its own threshold"),
     ),
     time="window_end", keys=("detector", "device_id", "metric", "window_end"),
-    topic="json", pinot="upsert", delta="silver", writer="stream",
+    topic="json", pinot="append", delta="silver", writer="stream",
 )
 ALERTS = Table(
-    "alerts", "Incidents: consecutive anomalous windows of one device and use case, newest state last.",
+    "alerts", "Incidents: consecutive anomalous windows of one device and use case, and of many devices at once; newest state last.",
     (
-        Column("alert_id", "string", "use_case:device_id:start in milliseconds", nullable=False),
+        Column("alert_id", "string", "use_case:device_id:start in milliseconds; of an outage use_case:outage:source:start", nullable=False),
         *_WHO,
         Column("start", "timestamp", "start of the first anomalous window", nullable=False),
         Column("end", "timestamp", "end of the last anomalous window so far", nullable=False),
         Column("windows", "long", "anomalous windows so far", nullable=False),
-        Column("severity", "string", "low, medium, high or critical, of the highest score", nullable=False),
+        Column("severity", "string", "low, medium, high or critical: of the highest score, raised by duration and spread (tidewatch/severity.py)", nullable=False),
         Column("score", "double", "highest score so far", nullable=False),
         *_WHY,
         Column("technique", "string", "MITRE ATT&CK technique", nullable=False),
         Column("title", "string", "what happened, in words", nullable=False),
         Column("reason", "string", "why, in words: the heaviest signal, observed and expected", nullable=False),
+        Column("kind", "string", "the device's kind, '' if unknown or if members differ", nullable=False),
+        Column("site", "string", "the device's site, '' if unknown or if members differ", nullable=False),
+        Column("status", "string", "open, or closed once no further window can belong to it", nullable=False),
+        Column("group_id", "string", "alert_id of the group that it is a member of, or ''", nullable=False),
+        Column("members", "long", "devices: of a group, which has the device '*', its members; else 1", nullable=False),
+        Column("member_ids", "string[]", "the first members of a group", nullable=False),
+        Column("suppressed_by", "string", "the rule that keeps it quiet, or ''", nullable=False),
     ),
     time="end", keys=("alert_id",),
     topic="json", pinot="upsert", delta="gold", writer="stream",
+)
+FINDINGS = Table(
+    "findings", "News of alerts as OCSF Detection Findings, one JSON document a record, keyed by alert_id (tidewatch/ocsf.py).",
+    (
+        Column("time", "timestamp", "end of the alert's newest window", nullable=False),
+        Column("class_uid", "int", "2004: Detection Finding", nullable=False),
+        Column("activity_id", "int", "1 Create, 2 Update, 3 Close", nullable=False),
+        Column("severity_id", "int", "2 Low, 3 Medium, 4 High, 5 Critical", nullable=False),
+        Column("status_id", "int", "1 New, 3 Suppressed, 4 Resolved", nullable=False),
+        Column("finding_info", "string", "object: uid is the alert_id", nullable=False),
+        Column("metadata", "string", "object: uid is another for each state", nullable=False),
+    ),
+    time="time", keys=("finding_info",), topic="json", compacted=True,
 )
 BASELINES = Table(
     "baselines", "What is normal for a device, per hour of the day: centre and robust scale of every signal.",
@@ -154,14 +180,15 @@ BASELINES = Table(
         Column("valid_from", "timestamp", "event time from which the stream uses it", nullable=False),
         Column("source", "string", "device: its own history; kind: borrowed from its kind", nullable=False),
         Column("windows", "long", "windows it was built from", nullable=False),
-        Column("center", "double[]", "24 hours x signals: the median in the signal's transformed unit", nullable=False),
+        Column("center", "double[]", "24 hours x signals: the median in the signal's transformed unit, of the 24 hours that come after valid_from", nullable=False),
         Column("scale", "double[]", "one a signal: robust scale in the transformed unit", nullable=False),
+        Column("daily", "double[]", "24 hours x signals, whatever the day of the week; null: as center; not in the topic"),
     ),
     time="valid_from", keys=("entity", "valid_from"),
     topic="json", compacted=True, delta="gold", writer="batch",
 )
 MODELS = Table(
-    "models", "Which model version scores from when on; written by promote and rollback.",
+    "models", "Which model version scores from when on, and which beside it; written by promote, rollback and shadow.",
     (
         Column("use_case", "string", "silent, leak or lie", nullable=False),
         Column("version", "string", "version in the registry", nullable=False),
@@ -169,6 +196,8 @@ MODELS = Table(
         Column("uri", "string", "http address of the model's model.json", nullable=False),
         Column("promoted_at", "timestamp", "when it was promoted", nullable=False),
         Column("reason", "string", "why: the rule's figures", nullable=False),
+        Column("shadow_version", "string", "version of the challenger that scores beside it without raising alerts, or ''"),
+        Column("shadow_uri", "string", "http address of the challenger's model.json, or ''"),
     ),
     time="promoted_at", keys=("use_case", "version", "valid_from"),
     topic="json", compacted=True, pinot="append", delta="gold", writer="batch",
@@ -274,6 +303,46 @@ FEEDBACK = Table(
     ),
     time="marked_at", keys=("alert_id",), topic="json", pinot="upsert", delta="gold", writer="input",
 )
+SNOOZES = Table(
+    "snoozes", "What is to be kept quiet until when, who said so and why; maintenance windows are settings.",
+    (
+        Column("rule", "string", "name of the rule: snooze:ID, or the alert_id of the outage that it belongs to", nullable=False),
+        Column("use_case", "string", "silent, leak or lie; '*' all", nullable=False),
+        Column("detector", "string", "name of a detector, or several with commas; '*' all", nullable=False),
+        Column("device", "string", "pattern of devices: * any text, ? any character, commas between several", nullable=False),
+        Column("kind", "string", "pattern of their kinds", nullable=False),
+        Column("site", "string", "pattern of their sites", nullable=False),
+        Column("from", "timestamp", "event time from which it holds", nullable=False),
+        Column("until", "timestamp", "event time until which it holds", nullable=False),
+        Column("reason", "string", "why", nullable=False),
+        Column("who", "string", "who says so", nullable=False),
+        Column("added_at", "timestamp", "when", nullable=False),
+    ),
+    time="from", keys=("rule",), delta="gold", writer="input",
+)
+QUIET = Table(
+    "quiet", "Every rule that keeps alerts quiet, one record a use case: what the stream reads.",
+    (
+        Column("use_case", "string", "silent, leak or lie", nullable=False),
+        Column("valid_from", "timestamp", "always 0: each rule has its own time", nullable=False),
+        Column("rules", "string", "the rules as a JSON array (tidewatch/quiet.py)", nullable=False),
+    ),
+    time="valid_from", keys=("use_case",), topic="json", compacted=True,
+)
+OUTAGES = Table(
+    "outages", "Times without any event, from one source or from all, by the wall clock; the stream takes them among the alerts.",
+    (
+        Column("alert_id", "string", "silent:outage:source:start in milliseconds", nullable=False),
+        Column("use_case", "string", "silent", nullable=False),
+        Column("source", "string", "the source that is out; '' all are", nullable=False),
+        Column("start", "timestamp", "when the last event before it came", nullable=False),
+        Column("end", "timestamp", "until when nothing came, so far", nullable=False),
+        Column("status", "string", "open, or closed once events came again", nullable=False),
+        Column("title", "string", "what happened, in words", nullable=False),
+        Column("reason", "string", "since when, in words", nullable=False),
+    ),
+    time="end", keys=("alert_id",), topic="json", compacted=True,
+)
 LABELS = Table(
     "labels", "What really happened, where it is known: from the generator and from labelled data.",
     (
@@ -308,11 +377,11 @@ def catalogue() -> dict[str, Table]:
         columns = view_columns(n)
         keys = (*v.keys, "window_end")
         tables.append(Table(n, v.doc, columns, "window_end", keys, topic="json" if v.published else "",
-                            pinot="upsert" if v.published else "", delta="silver", writer="batch"))
+                            pinot="append" if v.published else "", delta="silver", writer="batch"))
         if v.published:
             tables.append(Table(f"{n}_online", f"What the stream saw of {n} when the window closed.", columns,
                                 "window_end", keys, delta="silver", writer="stream"))
-    tables += [DEAD_LETTERS, SCORES, ALERTS, BASELINES, MODELS, DECISIONS, VALIDATIONS, PIPELINE, CONSISTENCY, DRIFT, FEEDBACK, LABELS, DEVICES]
+    tables += [DEAD_LETTERS, SCORES, ALERTS, FINDINGS, BASELINES, MODELS, DECISIONS, VALIDATIONS, PIPELINE, CONSISTENCY, DRIFT, FEEDBACK, SNOOZES, QUIET, OUTAGES, LABELS, DEVICES]
     return {t.name: t for t in tables}
 
 

@@ -7,6 +7,8 @@ CREATE TABLE `landing_${name}` (
   'path' = '${path}',
   'format' = 'parquet',
   'parquet.compression' = 'ZSTD',
+  'parquet.compression.codec.zstd.level' = '1',
+  'parquet.enable.dictionary' = 'false',
   'parquet.write.int64.timestamp' = 'true',
   'parquet.timestamp.time.unit' = 'micros',
   'parquet.utc-timezone' = 'true',

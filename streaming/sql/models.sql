@@ -1,20 +1,20 @@
--- The model version of each use case, as it held at each moment.
+-- The model version of each use case, from `valid_from` on.
 CREATE TABLE `models` (
   `use_case` STRING,
   `version` STRING,
   `valid_from` BIGINT,
   `uri` STRING,
-  `valid` AS TO_TIMESTAMP_LTZ(`valid_from`, 3),
-  PRIMARY KEY (`use_case`) NOT ENFORCED,
-  WATERMARK FOR `valid` AS `valid`
+  `shadow_version` STRING,
+  `shadow_uri` STRING,
+  `rowtime` AS TO_TIMESTAMP_LTZ(COALESCE(`valid_from`, 0) + ${never_late}, 3),
+  WATERMARK FOR `rowtime` AS TO_TIMESTAMP_LTZ(`valid_from`, 3)
 ) WITH (
-  'connector' = 'upsert-kafka',
+  'connector' = 'kafka',
   'topic' = 'models',
   'properties.bootstrap.servers' = '${kafka}',
+  'scan.startup.mode' = 'earliest-offset',
   'scan.watermark.idle-timeout' = '${idle}',
   'properties.group.id' = '${group}',
-  'key.format' = 'json',
-  'key.json.ignore-parse-errors' = 'true',
-  'value.format' = 'json',
-  'value.json.ignore-parse-errors' = 'true'
+  'format' = 'json',
+  'json.ignore-parse-errors' = 'true'
 )

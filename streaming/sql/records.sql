@@ -2,7 +2,8 @@
 CREATE TABLE `${name}_records` (
   ${columns},
   `external` BOOLEAN,
-  `decode_error` STRING,
+  `fault` STRING,
+  `detail` STRING,
   `original` BYTES,
   `ingested_at` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
   `kafka_partition` INT METADATA FROM 'partition' VIRTUAL,
@@ -21,6 +22,6 @@ CREATE TABLE `${name}_records` (
   'properties.max.partition.fetch.bytes' = '262144',
   'scan.startup.mode' = 'group-offsets',
   'format' = 'tidewatch-avro',
-  'tidewatch-avro.fields' = '${fields}',
+  'tidewatch-avro.schema' = '${schema}',
   'tidewatch-avro.inside' = '${inside}'
 )

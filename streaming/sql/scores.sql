@@ -4,9 +4,13 @@ SELECT
   `r`.`score` AS `score`, `r`.`anomalous` AS `anomalous`, `r`.`model_version` AS `model_version`, `r`.`baseline` AS `baseline`,
   `r`.`top_signals` AS `top_signals`, `r`.`top_observed` AS `top_observed`, `r`.`top_expected` AS `top_expected`,
   `r`.`top_shares` AS `top_shares`, `r`.`signals` AS `signals`, `r`.`expected` AS `expected`,
+  `r`.`usual_low` AS `usual_low`, `r`.`usual_high` AS `usual_high`,
+  `r`.`shadow_version` AS `shadow_version`, `r`.`shadow_score` AS `shadow_score`, `r`.`shadow_anomalous` AS `shadow_anomalous`,
   `r`.`severity` AS `severity`, `r`.`technique` AS `technique`, `r`.`title` AS `title`, `r`.`reason` AS `reason`
 FROM (
-  SELECT *, tidewatch_score(`use_case`, `detector`, `version`, `uri`, `metric`, `signals`, `source`, `center`, `scale`) AS `r`
-  FROM `gathered`
+  SELECT *, tidewatch_score(
+    `use_case`, `detector`, `model`[1], `model`[2], `model`[3], `model`[4], `metric`, `inputs`, `source`, `center`, `scale`
+  ) AS `r`
+  FROM `matched`
 )
 WHERE `r`.`score` IS NOT NULL

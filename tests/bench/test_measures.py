@@ -70,3 +70,37 @@ def test_a_window_without_a_reading_of_the_incident_is_not_labelled() -> None:
     t = truth([label(60.75, 61.5)], readings=taken)
     assert np.flatnonzero(t.label).tolist() == [60], "the reading at 60:45; the one at 61:30 is after it"
     assert truth([label(60.75, 61.5)]).label.sum() == 2
+
+
+def test_vus_pr_is_that_of_the_authors_package() -> None:
+    """Figures of `vus` 0.0.6, `RangeAUC_volume_opt`, on the same series."""
+    for seed, buffer, theirs in ((1, 5, 0.43938017), (2, 20, 0.71932769), (3, 41, 0.77340455)):
+        rng = np.random.default_rng(seed)
+        label = np.zeros(500, dtype=bool)
+        for start in rng.integers(0, 460, 4):
+            label[start:start + 12 * seed] = True
+        score = rng.random(500) + label * 0.4
+        assert measures.vus_pr(score, label, buffer) == pytest.approx(theirs, abs=1e-4)
+
+
+def test_nab_rewards_the_first_sign_and_charges_what_is_false() -> None:
+    label = np.zeros(100, dtype=bool)
+    label[40:60] = True
+
+    def points(*rows: int) -> float:
+        fired = np.zeros(100, dtype=bool)
+        fired[list(rows)] = True
+        return measures.nab_points(label, fired)
+
+    assert points() == -1 and points(40) == pytest.approx(1)
+    assert 1 > points(45) > points(59) > 0 and points(45, 59) == points(45)
+    assert points(40, 3) == pytest.approx(1 - 0.11)
+    assert points(40, 61) > points(40, 75) > points(40, 3)
+
+
+def test_one_sign_finds_every_incident_that_it_overlaps() -> None:
+    t = truth([label(100, 200), label(120, 121), label(300, 310)])
+    fired = np.zeros(1200, dtype=bool)
+    fired[120] = True
+    got = measures.figures(t, fired.astype(float), fired, 5 * MINUTE)
+    assert got["recall"] == pytest.approx(2 / 3) and got["precision"] == 1

@@ -62,6 +62,17 @@ def test_trigger_logs_in_and_hands_the_parameters_on(airflow: Any) -> None:
     assert asked[-1] == ("POST", "/dags/retrain/dagRuns", {"logical_date": None, "conf": {"use_case": "leak"}})
 
 
+def test_trigger_hands_a_word_on_as_text_where_the_parameter_takes_text(airflow: Any) -> None:
+    settings, answers, asked = airflow
+    kinds = {"verdict": "string", "note": ["null", "string"], "version": ["null", "integer"], "force": "boolean", "either": ["boolean", "string"]}
+    answers["GET /dags/d/details"] = [(200, {"params": {k: {"value": None, "schema": {"type": t}} for k, t in kinds.items()}})]
+    answers["POST /dags/d/dagRuns"] = [(200, {"dag_run_id": "r1", "state": "queued"})]
+    orchestrator.trigger(orchestrator.Client(settings), "d", {"verdict": False, "note": 7, "version": 3, "force": True, "either": True})
+    assert asked[-1][2]["conf"] == {"verdict": "false", "note": "7", "version": 3, "force": True, "either": True}
+    orchestrator.trigger(orchestrator.Client(settings), "d", {"note": None})
+    assert asked[-1][2]["conf"] == {"note": None}
+
+
 def test_trigger_says_what_is_wrong(airflow: Any) -> None:
     settings, answers, _ = airflow
     client = orchestrator.Client(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,14 @@ def test_jobs_run_in_their_environment_and_take_no_raw_parameter(bag: Any) -> No
 
 
 def test_a_spark_session_at_a_time(bag: Any) -> None:
-    spark = {(d.dag_id, t.task_id) for d in bag.dags.values() for t in d.tasks if t.pool == "spark"}
-    assert {("feature_store", "build_features"), ("feature_store", "validate"), ("retrain", "train"), ("maintenance", "compact")} <= spark
+    jobs = DAGS.parent / "jobs"
+    sessions = {p.stem for p in jobs.glob("*.py") if "sp.session(" in p.read_text()} - {"spark"}
+    assert {"build_features", "validate", "build_baselines", "train", "drift"} <= sessions
+    tasks = [(d.dag_id, t) for d in bag.dags.values() for t in d.tasks if t.task_type == "Job"]
+    for dag, task in tasks:
+        job = re.search(r" -m jobs\.(\w+)", task.bash_command)[1]
+        assert task.pool == "spark" or job not in sessions, f"{dag}.{task.task_id} starts a Spark session outside the pool"
+    assert {("maintenance", "compact")} <= {(d, t.task_id) for d, t in tasks if t.pool == "spark"}
 
 
 def test_the_gate_stands_before_baselines_and_before_the_asset(bag: Any) -> None:
@@ -117,6 +124,18 @@ def test_there_is_something_to_approve_if_somebody_wins(house: Any) -> None:
     assert not house.somebody_wins({"models": {"lie": {"winner": ""}, "leak": {"reason": "nothing was trained"}}}) and not house.somebody_wins({})
 
 
+def test_what_an_analyst_types_reaches_the_job_as_it_is(house: Any) -> None:
+    import shlex
+    from types import SimpleNamespace
+
+    run = SimpleNamespace(run_after=NOON, triggering_user_name="kim")
+    got = house.marking(run, {"alert": " lie:it's $(odd):1772409600000 ", "verdict": "false", "note": "a `test`;\nrm"})
+    assert shlex.split(got) == ["--alert", "lie:it's $(odd):1772409600000", "--verdict", "false", "--at", house.iso(NOON), "--analyst", "kim", "--note", "a `test`; rm"]
+    for bad in ({"alert": "x", "verdict": "true"}, {"alert": "lie:a:1", "verdict": "maybe"}, {"alert": "lie:a\nb:1", "verdict": "true"}):
+        with pytest.raises(ValueError, match="no alert's id"):
+            house.marking(run, bad)
+
+
 # -- windows
 @pytest.fixture
 def house() -> Any:
@@ -161,6 +180,27 @@ def test_learning_reaches_back_from_the_newest_build(house: Any) -> None:
     asked = {"start": "2026-02-01T00:00:00Z", "end": "2026-02-03T00:00:00Z"}
     assert str(house.learning_window(NOON, asked, events, FOUR, week)) == "--start 2026-02-01T00:00:00Z --end 2026-02-03T00:00:00Z"
     assert str(house.baseline_window(NOON, {}, FOUR, week)) == "--start 2026-02-22T12:00:00Z --end 2026-03-01T12:00:00Z"
+
+
+class _Inlet(list):  # type: ignore[type-arg]
+    """Events of an asset as Airflow hands them out, oldest first unless told otherwise."""
+
+    def ascending(self, up: bool) -> _Inlet:
+        return _Inlet(self if up else reversed(self))
+
+    def limit(self, n: int) -> _Inlet:
+        return _Inlet(self[:n])
+
+
+def test_started_by_hand_it_learns_from_the_newest_features_and_promotes_what_was_trained(house: Any) -> None:
+    from types import SimpleNamespace as Of
+
+    built = [Of(extra={"end": "2026-02-27T00:00:00Z"}), Of(extra={"end": "2026-02-28T00:00:00Z"})]
+    assert house.event_extras({}, [_Inlet(built)]) == [{"end": "2026-02-28T00:00:00Z"}]
+    assert house.event_extras({}, [_Inlet()]) == house.event_extras(None, []) == []
+    assert house.event_extras({"a": [Of(extra=None)]}, [_Inlet(built)]) == [{}]
+    ti = Of(xcom_pull=lambda task_ids: {"start": "2026-02-21T00:00:00Z", "end": "2026-02-28T00:00:00Z"})
+    assert str(house.trained_window(ti)) == "--start 2026-02-21T00:00:00Z --end 2026-02-28T00:00:00Z"
 
 
 @pytest.mark.parametrize(("minutes", "cron"), [(240, "10 */4 * * *"), (60, "10 */1 * * *"), (1440, "10 0 * * *"), (15, "*/15 * * * *")])

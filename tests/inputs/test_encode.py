@@ -8,7 +8,7 @@ import json
 import fastavro
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidewatch import events
@@ -50,6 +50,7 @@ def columns(name: str, rows: list[dict]) -> dict:
     return found
 
 
+@settings(deadline=None)
 @given(st.lists(READING, min_size=1, max_size=12))
 def test_readings_as_fastavro(rows: list[dict]) -> None:
     assert encode(events.contract("reading"), columns("reading", rows)).split() == [by_fastavro("reading", r) for r in rows]
@@ -99,6 +100,7 @@ def test_what_cannot_be_encoded_is_refused(change, says: str) -> None:
         encode(events.contract("reading"), given_columns)
 
 
+@settings(deadline=None)
 @given(LONGS)
 def test_varint_as_fastavro(value: int) -> None:
     out = io.BytesIO()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.inputs.test_encode import schema
 from tidewatch.errors import InputError
-from tidewatch.inputs.replay import Replay, differing_inside, load
+from tidewatch.inputs.replay import Replay, between, differing_inside, load
 from tidewatch.settings import Settings
 
 T0 = pd.Timestamp("2020-03-01T12:00:00Z")
@@ -97,6 +97,17 @@ def test_splits_and_labels(folder: Path) -> None:
     # the second label lies after the last event
     assert [(r["device_id"], r["use_case"], r["kind"], r["origin"]) for r in load(folder).labels] == [("m1", "lie", "stuck", "odd")]
     assert {d["device_id"] for d in load(folder).devices} == {"10.0.0.1", "b8:27:eb:00:00:01", "m1", "m2"}
+
+
+def test_a_set_is_cut_at_a_moment(folder: Path) -> None:
+    found = load(folder)
+    early, late = between(found, None, MS0 + 5500), between(found, MS0 + 5500, None)
+    assert early.events + late.events == found.events and len(early.columns["flow"]["ts"]) == 3 and len(late.columns["reading"]["ts"]) == 4
+    assert early.end_ms == MS0 + 3001 and late.start_ms == MS0 + 5500 and late.end_ms == found.end_ms
+    assert early.labels == [] and late.labels == found.labels
+    assert set(between(found, None, MS0 + 500).columns) == {"reading"}
+    with pytest.raises(InputError, match=r"reaches from 2020-03-01T12:00:00Z"):
+        between(found, MS0 + 60_000, None)
 
 
 def test_other_inside_networks_are_told(folder: Path) -> None:

@@ -54,6 +54,7 @@ def test_rounds_reach_the_end_and_deliver_what_is_on_its_way() -> None:
 def test_a_burst_begins_with_small_rounds_that_grow_while_they_are_nearly_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidewatch.inputs.send.WAKE_ROUNDS", 4)
     monkeypatch.setattr("tidewatch.inputs.send.WAKE_PAUSE", 0.0)
+    monkeypatch.setattr("tidewatch.inputs.send.WAKE_SLOW_PAUSE", 0.0)
     monkeypatch.setattr("tidewatch.inputs.send.WAKE_RECORDS", 2)
     source, flushed = Ticks(), []
     drive(source, lambda _: None, lambda: flushed.append(1), start_ms=0, end_ms=60_000, step_ms=30_000)

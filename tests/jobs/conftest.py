@@ -40,11 +40,11 @@ def until(ready: Callable[[], bool], seconds: float) -> None:
         time.sleep(1)
 
 
-def start_mlflow(s: settings.Settings) -> subprocess.Popen[bytes]:
+def start_mlflow(s: settings.Settings, python: str = sys.executable) -> subprocess.Popen[bytes]:
     """MLflow on the settings' port, with its files in the state folder; returns when it answers."""
     home = s.state_dir
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination",
+        [python, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination",
          str(home / "mlflow"), "--host", "127.0.0.1", "--port", str(s.ports.mlflow), "--workers", "1"],
         env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )

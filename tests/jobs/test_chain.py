@@ -14,7 +14,7 @@ import pytest
 
 from tests.jobs import conftest, synthetic
 from tests.jobs.conftest import run
-from tidewatch import detectors, scoring, settings, tables
+from tidewatch import detectors, features, scoring, settings, tables
 
 pytestmark = [
     pytest.mark.spark,
@@ -49,7 +49,7 @@ def content(s: settings.Settings, name: str) -> list[tuple[Any, ...]]:
 
 
 def test_1_features_and_baselines_twice_are_the_same(lake: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("flow_1m", "reading_1m", "activity_10m", "baselines")
+    names = (*features.names(), "baselines")
     first = run(capsys, "build_features", *WINDOW, "--with-baselines", "--no-publish")
     assert set(first["tables"]) == set(names[:-1]) and all(first["tables"].values())
     before = {n: content(lake, n) for n in names}
@@ -127,6 +127,8 @@ def test_6_training_registers_candidates_that_load_without_spark(lake: settings.
     d = detectors.of_use_case("lie")
     loaded = mlflow.pyfunc.load_model(f"models:/{v.name}/{v.version}")
     assert loaded.metadata.signature and loaded.input_example is not None
+    run_id = v.run_id or v.tags["run_id"]
+    assert {a.path for a in c.list_artifacts(run_id, "plots")} == {f"plots/{n}.png" for n in ("score_distributions", "precision_recall", "feature_importances")}
     rows = registry.example(model, d)
     direct = scoring.score(model, "corruption", *(np.array(rows[x].tolist()) for x in ("signals", "center", "scale")))
     assert loaded.predict(rows)["score"].tolist() == direct.score.tolist()
@@ -189,6 +191,10 @@ def test_9_bad_data_fails_the_gate_with_what_was_seen(lake: settings.Settings, c
     for told in ("GateError", "expect_column_values_to_be_in_set", "reading.status", "data-docs"):
         assert told in failed["stderr"]
     bad = {(r[2], r[4]) for r in content(lake, "validations") if not r[5]}
+    observed = {(r[2], r[4]): r[6] for r in content(lake, "validations") if not r[5]}
+    assert "device_id dev-0002, event_id -7" in observed["reading", "status"] and "status melted" in observed["reading", "status"]
+    page = failed["report"].replace(lake.reports, str(lake.state_dir / "reports"))
+    assert "melted" in Path(page).read_text() and "event_id" in Path(page).read_text()
     assert {("reading", "status"), ("reading", "value"), ("window_figures", "readings_all_counted"), ("window_figures", "reading_twice_in_the_lake")} <= bad
 
 

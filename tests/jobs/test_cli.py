@@ -73,6 +73,9 @@ def test_alerts_are_counted_as_the_stream_merges_them() -> None:
     start = np.array([0, 0, 60, 1000, 2000]) * 1000
     assert backtest.incidents(device, start, start + 60_000, timedelta(minutes=10)) == 4
     assert backtest.incidents(device, start, start + 60_000, timedelta(minutes=60)) == 2
+    quiet = np.array([False, True, True, True, True])
+    assert backtest.incidents(device, start, start + 60_000, timedelta(minutes=10), quiet) == 3
+    assert backtest.incidents(device, start, start + 60_000, timedelta(minutes=60), quiet) == 1
     assert backtest.incidents(device[:0], start[:0], start[:0], timedelta(minutes=60)) == 0
 
 
@@ -82,6 +85,15 @@ def test_the_backtest_is_the_last_fifth_of_the_time_that_has_windows() -> None:
     zero = np.zeros((3, 1))
     w = backtest.Windows(np.array(["a"] * 3), np.array([1000, 1400, 1900]), np.array([1100, 1500, 2000]), zero, zero, zero)
     assert split([w]) == 1800
+
+
+def test_windows_that_overlap_are_enough_once_they_reach_far_enough() -> None:
+    from jobs.train import LEAST_WINDOWS, enough
+
+    minutes = np.arange(1, 200) * 60_000
+    per_minute, hourly = (next(d for d in detectors.all_detectors() if d.name == n) for n in ("flood", "slow_leak"))
+    assert enough(per_minute, minutes[:LEAST_WINDOWS]) and not enough(per_minute, minutes[:LEAST_WINDOWS - 1]) and not enough(per_minute, minutes[:0])
+    assert not enough(hourly, minutes) and enough(hourly, np.arange(LEAST_WINDOWS + 1) * 3_600_000)
 
 
 def test_medians_of_many_entities_are_what_numpy_finds_for_each() -> None:
@@ -109,6 +121,23 @@ def test_medians_of_many_entities_are_what_numpy_finds_for_each() -> None:
     assert got["spread"][2, 0] == pytest.approx(max(body, tail))
     assert np.isnan(got["overall"][4, 1]) and np.isnan(got["overall"][5]).all()
     assert np.isnan(quantile(np.zeros(0, np.int64), np.zeros(0), 2, 0.5)).all()
+
+
+def test_a_logarithm_is_no_sign_where_the_level_is_steady() -> None:
+    import pandas as pd
+
+    from jobs.build_baselines import UNKNOWN, assemble, of_entities
+
+    d = next(d for d in detectors.all_detectors() if d.name == "corruption")
+    rng = np.random.default_rng(1)
+    parts = []
+    for device, level in (("steady", 20 + rng.normal(size=900)), ("light", np.exp(rng.normal(4, 1.5, 900)))):
+        parts.append(pd.DataFrame({"entity": f"corruption|{device}|m", "device_id": device, "metric": "m", "end_ms": np.arange(900), "hour": 3,
+                                   **{f"signal_{i}": np.arcsinh(level) if s.varies else level for i, s in enumerate(d.signals)}}))
+    inventory = pd.DataFrame({"device_id": ["steady", "light", "new"], "kind": ["a", "b", "a"]})
+    made = assemble(d, of_entities(d, pd.concat(parts, ignore_index=True)), inventory).set_index("device_id")
+    no_sign = {n: {s.name for s, x in zip(d.signals, made.loc[n, "scale"], strict=True) if x == UNKNOWN} for n in made.index}
+    assert no_sign == {"steady": {"level_log", "jump_log", "range_log"}, "light": set(), "new": {"level_log", "jump_log", "range_log"}}
 
 
 def test_a_view_is_taken_over_if_it_counts_its_events() -> None:

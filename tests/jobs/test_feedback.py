@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ pytest.importorskip("typer", reason="the tools environment has it")
 
 from jobs import backtest, feedback, lake
 from tests.jobs.test_lifecycle import DETECTORS, good, windows
-from tidewatch import cli, settings, tables
+from tidewatch import cli, scoring, settings, tables
 from tidewatch import feedback as marking
 from tidewatch.errors import InputError
 
@@ -58,6 +59,16 @@ def test_what_is_no_alert_or_no_verdict_is_named(s: settings.Settings, capsys: p
     assert lake.read(s, tables.FEEDBACK)[0]["note"] == "seen it"
 
 
+def test_the_form_marks_as_the_command_does(s: settings.Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs import mark as job
+
+    monkeypatch.setattr("jobs.cli.current", lambda: s)
+    assert job.main(["--alert", "lie:a:0", "--verdict", "benign", "--analyst", "kim", "--at", "2026-03-02T12:00", "--no-publish"]) == 0
+    assert '"verdict": "benign"' in capsys.readouterr().out
+    assert [(r["verdict"], r["analyst"], r["marked_at"]) for r in lake.read(s, tables.FEEDBACK)] == [("benign", "kim", AT.timestamp() * 1000)]
+    assert job.main(["--alert", "lie:nobody:0", "--verdict", "true", "--no-publish"]) == 1 and "no alert" in capsys.readouterr().err
+
+
 def test_true_marks_are_labels_and_benign_ones_are_nobodys(s: settings.Settings) -> None:
     mark(s, "lie:a:0", "true")
     mark(s, "lie:it's:0", "benign")
@@ -90,3 +101,38 @@ def test_precision_is_that_of_the_marked_alerts() -> None:
     assert got == {"marked_true": 2, "recall_marked": 0.5, "marked_false": 3, "false_marked": pytest.approx(1 / 3), "precision_marked": pytest.approx(0.5)}
     nothing = feedback.Marks(marks.labels, np.full(n, "benign"))
     assert feedback.figures(model, DETECTORS, read, nothing, timedelta(minutes=10), 1) == {}
+
+
+def test_thresholds_rise_above_what_was_marked_false_but_not_over_what_is_true() -> None:
+    """A mild alert marked as false is raised no more; one that is as loud as a true incident is not worth that incident."""
+    model = good()
+    d = DETECTORS[0]
+    read = {x.name: windows(x, 9) for x in DETECTORS}
+    w = read[d.name]
+    observed = w.observed.copy()
+    for device, strength in (("dev-001", 5.5), ("dev-002", 9.0), ("dev-003", 7.0)):
+        at = (w.device == device) & (w.start_ms == 600_000)
+        z = w.center[at] + np.eye(len(d.signals))[0] * strength * w.scale[at]
+        observed[at] = scoring.inverse(z, [x.transform for x in d.signals])
+    read[d.name] = backtest.Windows(w.device, w.start_ms, w.end_ms, observed, w.center, w.scale)
+    low = replace(model, detectors={n: replace(m, threshold=0.2) for n, m in model.detectors.items()})
+
+    def said(*verdicts: str) -> feedback.Marks:
+        n = len(verdicts)
+        return feedback.Marks(backtest.Labels(np.array(["dev-001", "dev-002", "dev-003"])[:n], np.full(n, 600_000), np.full(n, 660_000), np.full(n, "lie")), np.array(verdicts))
+
+    def heeded(marks: feedback.Marks) -> scoring.Model:
+        none = backtest.Labels(*(np.zeros(0, t) for t in ("U1", np.int64, np.int64, "U1")))
+        return feedback.heed(low, DETECTORS, read, read, feedback.labelled(none, marks), marks, 1)
+
+    mild, loud, third = feedback.peaks(low, d, read[d.name], said("false", "false", "false").labels)
+    assert 0.2 < mild < third < loud
+    got = heeded(said("false"))
+    assert got.detectors[d.name].threshold == np.nextafter(mild, 1.0)
+    gap = timedelta(minutes=10)
+    assert feedback.figures(low, DETECTORS, read, said("false"), gap, 1)["false_marked"] == 1
+    assert feedback.figures(got, DETECTORS[:1], read, said("false"), gap, 1)["false_marked"] == 0
+    kept = heeded(said("true", "false"))
+    assert kept.detectors[d.name].threshold == 0.2, "above the false one lies the true one"
+    assert heeded(said("false", "false", "true")).detectors[d.name].threshold == np.nextafter(mild, 1.0)
+    assert heeded(said("benign")).detectors[d.name].threshold == 0.2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -327,3 +329,78 @@ def test_8_two_promotions_at_once_make_one_champion(home: settings.Settings) -> 
     assert sorted(x["promoted"] for x in said) == ["", version] and {x["champion"] for x in said} == {version}
     assert len(champions.history(home, USE_CASE)) == rows + 1
     assert registry.champion(registry.client(home), USE_CASE).version == version
+
+
+def test_9_a_challenger_scores_beside_the_champion_until_it_is_told_not_to(
+    home: settings.Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from jobs import champions, registry
+
+    c = registry.client(home)
+    present = str(registry.champion(c, USE_CASE).version)
+    before = len(champions.history(home, USE_CASE))
+    other, flawed = two(c, present)
+
+    def beside(version: str, minute: int, code: int = 0, day: int = 5) -> dict[str, Any]:
+        return run(capsys, "shadow", "--use-case", USE_CASE, "--version", version, "--no-publish", "--at", f"2026-03-{day:02d}T00:{minute:02d}:00.123456Z", code=code)
+
+    done = beside(other, 0)["models"][USE_CASE]
+    assert done["shadow"] == other and done["champion"] == present and champions.shadow(home, USE_CASE)[0] == other
+    newest = champions.records(home, USE_CASE)[-1]
+    assert newest["version"] == present and newest["shadow_uri"] == registry.uri(home, c, registry.version(c, USE_CASE, other))
+    assert len(champions.history(home, USE_CASE)) == before, "no promotion"
+    assert newest["valid_from"] == max(r["valid_from"] for r in champions.records(home, USE_CASE)[:-1]) + 1, "no later than it must"
+    assert registry.version(c, USE_CASE, other).tags["shadow"].startswith("since 2026-03-05T00:00")
+    assert "is the champion" in beside(present, 1, code=1)["stderr"]
+    assert "moon_phase" in beside(flawed, 1, code=1)["stderr"]
+    assert "no version 999" in beside("999", 1, code=1)["stderr"]
+    # it goes on beside the next champion, and not beside itself
+    end = END + timedelta(days=4)
+    version = better(home, end)
+    assert promote(capsys, end)["promoted"] == version and champions.shadow(home, USE_CASE)[0] == other
+    done = run(capsys, "rollback", "--use-case", USE_CASE, "--version", other, "--no-publish", "--at", "2026-03-07T01:00:00.000321Z")
+    assert champions.shadow(home, USE_CASE) == ("", "")
+    assert beside("off", 59, day=8)["models"][USE_CASE]["shadow"] == ""
+    # with the setting, the best that is fit and did not win
+    end = END + timedelta(days=8)
+    versions = trained(home, end, {"the same again": good(), "constant": constant()})
+    monkeypatch.setenv("TIDEWATCH_PROMOTION__SHADOW", "true")
+    settings.current.cache_clear()
+    done = promote(capsys, end)
+    settings.current.cache_clear()
+    assert done["promoted"] == "" and done["shadow"] == versions["the same again"] == champions.shadow(home, USE_CASE)[0]
+
+
+def two(c: Any, present: str) -> tuple[str, str]:
+    """A version that could score, and one that was trained for other signals."""
+    from jobs import registry
+
+    found = [v for v in registry.versions(c, USE_CASE) if str(v.version) != present]
+    flawed = next(v for v in found if "moon_phase" in v.tags.get("decision", ""))
+    fine = next(v for v in found if "against the champion's" in v.tags.get("decision", ""))
+    return str(fine.version), str(flawed.version)
+
+
+def test_10_a_training_that_was_killed_promotes_nobody_and_the_next_does(home: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    """The process that trains is killed while its versions are being registered."""
+    from jobs import champions, registry
+
+    c = registry.client(home)
+    end = END + timedelta(days=9)
+    present = str(registry.champion(c, USE_CASE).version)
+    rows = champions.records(home, USE_CASE)
+    known = len(registry.versions(c, USE_CASE))
+    script = (
+        "import sys, datetime; from tests.jobs import test_lifecycle as t; from tidewatch import settings; "
+        "t.trained(settings.current(), datetime.datetime.fromisoformat(sys.argv[1]), {str(i): t.good('kmeans') for i in range(20)}, recall_injected=1.0, false_alerts=0.0)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, end.isoformat()], cwd=settings.ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    conftest.until(lambda: len(registry.versions(c, USE_CASE)) > known, 300)
+    assert process.poll() is None, "it was too quick to be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+    done = promote(capsys, end)
+    assert done["promoted"] == "" and done["champion"] == present and "was killed" in done["reason"]
+    assert champions.records(home, USE_CASE) == rows and registry.champion(c, USE_CASE).version == present
+    version = better(home, end)
+    assert promote(capsys, end)["promoted"] == version == registry.champion(c, USE_CASE).version

@@ -41,7 +41,7 @@ def test_table(name: str) -> None:
     assert "${" not in json.dumps(table)
     assert stream["stream.kafka.isolation.level"] == "read_committed"
     assert stream["stream.kafka.topic.name"] == name
-    if t.pinot in ("dedup", "upsert"):
+    if t.pinot == "upsert":
         assert shape["primaryKeyColumns"] == list(t.keys)
         # a topic is keyed by the device or the use case: only then do the rows of one key meet in one partition
         assert {"device_id", "alert_id", "use_case"} & set(t.keys)

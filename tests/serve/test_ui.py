@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from tidewatch import dashboards, orchestrator, screens
+from tidewatch import orchestrator, screens
+from tidewatch.dashboards import files, server
+from tidewatch.stack import table
 
 pytestmark = [pytest.mark.ui, pytest.mark.stack]
-SLUGS = sorted(d["slug"] for d in dashboards.bundle().dashboards.values())
+SLUGS = sorted(d["slug"] for d in files.read().dashboards.values())
 
 
 @pytest.fixture(scope="module")
@@ -62,37 +66,56 @@ def test_an_alert_leads_to_its_device(stack: Any, page: Any) -> None:
     assert device in page.locator("[data-test=filter-bar], .filter-bar, aside").first.inner_text()
 
 
-@pytest.mark.parametrize(("name", "value", "sql"), [
-    ("use_case", "leak", "SELECT COUNT(*) FROM alerts WHERE use_case = 'leak'"),
-    ("kind", "camera", "SELECT COUNT(*) FROM alerts WHERE IN_SUBQUERY(device_id, 'SELECT IDSET(device_id) FROM devices WHERE kind = ''camera''') = 1"),
+@pytest.mark.parametrize(("name", "value", "where"), [
+    ("use_case", "leak", "use_case = 'leak'"),
+    ("kind", "camera", "kind = 'camera'"),
 ])
-def test_a_filter_gives_the_number_that_a_query_gives(stack: Any, page: Any, name: str, value: str, sql: str) -> None:
+def test_a_filter_gives_the_number_that_a_query_gives(stack: Any, page: Any, name: str, value: str, where: str) -> None:
     screens.log_in(page, stack.settings, "superset", "analyst")
     assert screens.dashboard(page, stack.settings, "overview") == []
-    recent = " AND \"end\" > now() - 86400000"
+    listed = "SELECT COUNT(*) FROM alerts WHERE group_id = '' AND suppressed_by = '' AND \"end\" > now() - 86400000"
     everything = number(page, "Incidents")
-    assert everything == ask(stack, "SELECT COUNT(*) FROM alerts WHERE \"end\" > now() - 86400000")
+    assert everything == ask(stack, listed)
     page.locator(f".ant-select[data-test=NATIVE_FILTER-{name}]").click()
     page.locator(f".ant-select-item-option[title='{value}']").first.click()
     page.keyboard.press("Escape")
     page.locator("[data-test=filter-bar__apply-button]").click()
     page.wait_for_timeout(2000)
     assert screens.drawn(page, screens.charts_of("overview")) == []
-    assert number(page, "Incidents") == ask(stack, sql + recent)
+    assert number(page, "Incidents") == ask(stack, f"{listed} AND {where}")
 
 
 def test_a_viewer_changes_nothing(stack: Any, page: Any) -> None:
     screens.log_in(page, stack.settings, "superset", "viewer")
     screens.dashboard(page, stack.settings, "overview")
     assert page.get_by_role("button", name="Edit dashboard").count() == 0
-    session, base = dashboards.session(stack.settings, "viewer"), stack.settings.superset
+    session, base = server.session(stack.settings, "viewer"), stack.settings.superset
     found = session.get(f"{base}/api/v1/dashboard/", timeout=60).json()["result"]
     assert {d["slug"] for d in found} >= set(SLUGS)
     assert session.put(f"{base}/api/v1/dashboard/{found[0]['id']}", json={"dashboard_title": "mine"}, timeout=60).status_code in (403, 404)
     assert session.post(f"{base}/api/v1/dashboard/", json={"dashboard_title": "mine"}, timeout=60).status_code == 403
+    chart = session.get(f"{base}/api/v1/chart/", timeout=60).json()["result"][0]
+    assert session.put(f"{base}/api/v1/chart/{chart['id']}", json={"slice_name": "mine"}, timeout=60).status_code in (403, 404)
+    assert session.post(f"{base}/api/v1/sqllab/execute/", json={"database_id": 1, "sql": "SELECT 1"}, timeout=60).status_code in (403, 404)
     client = orchestrator.Client(stack.settings, account="viewer")
     with pytest.raises(orchestrator.Refused):
         orchestrator.trigger(client, "maintenance", {})
+
+
+def test_each_account_may_what_its_role_says(stack: Any) -> None:
+    base = stack.settings.superset
+    analyst, operator = (server.session(stack.settings, a) for a in ("analyst", "operator"))
+    chart = analyst.get(f"{base}/api/v1/chart/", timeout=60).json()["result"][0]
+    same = {"slice_name": chart["slice_name"]}
+    for session in (analyst, operator):
+        assert session.put(f"{base}/api/v1/chart/{chart['id']}", json=same, timeout=60).status_code == 403, "the files' charts are the admin's"
+        assert session.get(f"{base}/api/v1/sqllab/", timeout=60).status_code == 200
+    pool = orchestrator.Client(stack.settings).call("GET", "/pools/spark")
+    change = {"pool": "spark", "slots": pool["slots"], "description": pool["description"], "include_deferred": pool["include_deferred"]}
+    for account in ("viewer", "analyst"):
+        with pytest.raises(orchestrator.Refused):
+            orchestrator.Client(stack.settings, account=account).call("PATCH", "/pools/spark", change)
+    assert orchestrator.Client(stack.settings, account="operator").call("PATCH", "/pools/spark", change)["slots"] == pool["slots"]
 
 
 def test_retrain_from_the_form_turns_green(stack: Any, page: Any) -> None:
@@ -124,8 +147,82 @@ def test_the_report_opens(stack: Any, page: Any) -> None:
     assert "Expectation Validation Result" in page.inner_text("body")
 
 
-def test_refresh(stack: Any) -> None:
+@pytest.mark.parametrize("slug", ["overview", "device"])
+def test_after_a_refresh_the_pages_answer_from_the_cache(slug: str, stack: Any, page: Any) -> None:
+    screens.log_in(page, stack.settings, "superset", "viewer")
     done = stack.python("spark", "-m", "jobs.refresh_dashboards", "--end", "2026-01-01T00:00:00Z")
     summary = json.loads(done.stdout.strip().splitlines()[-1])
     assert summary["errors"] == []
-    assert summary["charts"] >= len(dashboards.bundle().charts)
+    assert summary["charts"] >= len(files.read().charts)
+    asked: dict[str, bool] = {}
+
+    def seen(answer: Any) -> None:
+        if "/api/v1/chart/data" in answer.url and answer.request.method == "POST" and answer.ok:
+            form = answer.request.post_data_json["form_data"]
+            if form.get("slice_id") and not form["viz_type"].startswith("filter_"):
+                asked[f"{page.url.split('/')[-2]}: {form['slice_id']}"] = bool(answer.json()["result"][0]["is_cached"])
+
+    page.on("response", seen)
+    assert screens.dashboard(page, stack.settings, slug) == []
+    assert len(asked) >= screens.charts_of(slug)
+    assert [k for k, cached in asked.items() if not cached] == []
+
+
+def test_an_empty_chart_says_what_is_missing(stack: Any, page: Any) -> None:
+    screens.log_in(page, stack.settings, "superset", "viewer")
+    nobody = "(NATIVE_FILTER-device:(extraFormData:(filters:!((col:device_id,op:IN,val:!('no-such-device')))),filterState:(value:!('no-such-device')),id:NATIVE_FILTER-device,ownState:()))"
+    assert screens.dashboard(page, stack.settings, "device", f"?native_filters={nobody}") == []
+    said = page.eval_on_selector_all(
+        "[data-test-chart-name] .slice_container [aria-label=empty] + div p:first-child", "e => e.map(x => getComputedStyle(x, '::after').content)")
+    assert any("The device reports no flows in the chosen time" in s for s in said), said
+    assert any("The inventory (table devices) does not know the device" in s for s in said), said
+
+
+@pytest.mark.parametrize("dag", ["retrain", "backfill", "rollback", "replay_dead_letters", "feedback"])
+def test_a_form_says_what_its_parameters_mean(stack: Any, page: Any, dag: str) -> None:
+    admin = orchestrator.Client(stack.settings)
+    params = admin.call("GET", f"/dags/{dag}/details")["params"]
+    screens.log_in(page, stack.settings, "airflow", "operator")
+    page.goto(f"{stack.settings.airflow}/dags/{dag}")
+    page.get_by_role("button", name="Trigger").first.click()
+    for p in params.values():
+        page.get_by_text(re.compile(rf"^{p['schema']['title']}\s*\*?$")).first.wait_for()  # the star: it must be given
+        assert page.get_by_text(p["description"]).count() == 1, p
+
+
+def test_a_task_leads_to_its_report(stack: Any, page: Any) -> None:
+    admin = orchestrator.Client(stack.settings)
+    run = next(r for r in orchestrator.runs(admin, "feature_store") if r["state"] == "success")
+    base = f"/dags/feature_store/dagRuns/{quote(run['dag_run_id'])}/taskInstances/validate"
+    link = admin.call("GET", f"{base}/links")["extra_links"]["Report"]
+    assert link.startswith(f"{stack.settings.reports}/data-docs/")
+    screens.log_in(page, stack.settings, "airflow", "viewer")
+    page.goto(f"{stack.settings.airflow}/dags/feature_store/runs/{quote(run['dag_run_id'])}/tasks/validate")
+    button = page.locator(f"a[href='{link}']").first
+    button.wait_for()
+    page.goto(link)
+    page.get_by_role("heading", name="Data quality reports").wait_for()
+
+
+def test_the_board_leads_to_the_reports(stack: Any, page: Any) -> None:
+    screens.log_in(page, stack.settings, "superset", "viewer")
+    assert screens.dashboard(page, stack.settings, "data-quality") == []
+    page.goto(page.locator("a", has_text="open").first.get_attribute("href"))
+    assert "Expectation Validation Result" in page.inner_text("body")
+
+
+def test_the_start_page_says_how_all_of_it_stands(stack: Any, page: Any) -> None:
+    page.goto(f"{stack.settings.reports}/")
+    page.get_by_text("Measured").first.wait_for()
+    assert page.locator("#servers tr").count() == len(table(stack.settings))
+    assert "✔ ready" in page.locator("#servers tr", has=page.get_by_text("superset", exact=True)).inner_text()
+    assert "success" in page.locator("#runs tr", has_text="feature_store").inner_text()
+    assert page.locator("#now .card", has_text="Open incidents").locator(".figure").inner_text().isdigit()
+    assert not page.locator("#lost").is_visible()
+    for board in SLUGS:
+        assert page.locator(f"#screens a[href='{stack.settings.superset}/superset/dashboard/{board}/']").count() == 1
+
+
+def test_one_spark_session_at_a_time(stack: Any) -> None:
+    pool = orchestrator.Client(stack.settings).call("GET", "/pools/spark")
+    assert pool["slots"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import dataclasses
+import uuid
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tidewatch import tables
 from tidewatch.errors import ContractError, SettingsError
 from tidewatch.settings import External, Metadata, Ports, Settings, load
 from tidewatch.stack import compose, control, metadata, supervisor, table, topics
+from tidewatch.stack.services import kafka
 
 
 @pytest.fixture
@@ -24,6 +26,12 @@ def test_a_service_comes_after_what_it_needs(settings: Settings) -> None:
     for s in table(settings).values():
         assert set(s.needs) <= seen
         seen.add(s.name)
+
+
+def test_a_cluster_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [b"\xf8" + bytes(15), b"\x01" * 16]  # the first is written as -AAAA…
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=made.pop(0)))
+    assert kafka._cluster_id() == "AQEBAQEBAQEBAQEBAQEBAQ"
 
 
 def test_every_port_is_a_setting_and_has_one_owner(settings: Settings) -> None:
@@ -72,6 +80,15 @@ def test_a_changed_file_changes_the_fingerprint(settings: Settings) -> None:
     row = table(settings)["kafka"]
     other = dataclasses.replace(row, files={**row.files, settings.state_dir / "x": "y"})
     assert supervisor.fingerprint(row) != supervisor.fingerprint(other)
+
+
+def test_a_webhook_more_or_another_secret_restarts_the_notifier(tmp_path: Path) -> None:
+    def print_of(*secrets: str) -> str:
+        hooks = [{"name": f"w{i}", "url": "https://a.example", "headers": {"Authorization": s}} for i, s in enumerate(secrets)]
+        return supervisor.fingerprint(table(load(state_dir=tmp_path, alerts={"webhooks": hooks}))["notifier"])
+
+    assert len({print_of(), print_of("a"), print_of("b"), print_of("a", "b")}) == 4
+    assert print_of("a") == print_of("a")
 
 
 def test_socket_path_fits_the_kernel(tmp_path: Path) -> None:

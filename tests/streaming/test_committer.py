@@ -158,3 +158,11 @@ def test_a_table_with_other_columns_is_told(tmp_path: Path) -> None:
     DeltaTable.create(str(path), pa.schema([pa.field("x", pa.int64())]))
     with pytest.raises(ServiceError, match="other columns"):
         committer.prepare(settings)
+
+
+def test_a_column_that_is_new_is_added(tmp_path: Path) -> None:
+    settings = load(state_dir=tmp_path)
+    wanted = committer.schema(DEAD)
+    DeltaTable.create(str(DEAD.path(settings)), pa.schema(list(wanted)[1:]), partition_by=["date"])
+    committer.prepare(settings)
+    assert {f.name for f in DeltaTable(str(DEAD.path(settings))).schema().fields} == set(wanted.names)

@@ -1,13 +1,14 @@
-"""The stream's Java: the decoder never fails and never lies, addresses are told apart, windows merge into incidents."""
+"""The stream's Java: the decoder never fails and never lies, addresses are told apart, rules keep quiet what they name."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,14 +19,14 @@ pytest.importorskip("pyflink", reason="the flink environment has it")
 
 import fastavro  # noqa: E402
 
-from streaming import build, job  # noqa: E402
-from tidewatch import events  # noqa: E402
+from streaming import build  # noqa: E402
+from tidewatch import events, quiet  # noqa: E402
 from tidewatch.settings import Settings, current  # noqa: E402
 
 FLOW = events.contract("flow")
 READING = events.contract("reading")
 TYPES = {"string": "VarCharType", "long": "BigIntType", "int": "IntType", "double": "DoubleType", "boolean": "BooleanType"}
-EXTRA = ("external", "decode_error", "original")
+EXTRA = ("external", "fault", "detail", "original")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ class Decoder:
     def __init__(self, jvm: Any, contract: events.Contract) -> None:
         logical = jvm.org.apache.flink.table.types.logical
         names = [*(f.name for f in contract.fields), *EXTRA]
-        kinds = [*(TYPES[f.type] for f in contract.fields), "BooleanType", "VarCharType", "VarBinaryType"]
+        kinds = [*(TYPES[f.type] for f in contract.fields), "BooleanType", "VarCharType", "VarCharType", "VarBinaryType"]
         from pyflink.java_gateway import get_gateway
         from pyflink.util.java_utils import to_jarray
 
@@ -54,10 +55,10 @@ class Decoder:
         ])
         row = logical.RowType.of(types, to_jarray(get_gateway().jvm.String, names))
         inside = jvm.java.util.ArrayList()
-        for n in Settings().network.inside if contract is FLOW else ():
+        for n in Settings().network.not_external if contract is FLOW else ():
             inside.add(n)
         self.names = names
-        self.java = jvm.tidewatch.stream.AvroDecoder(job.avro_fields(contract), inside, row, None)
+        self.java = jvm.tidewatch.stream.AvroDecoder(contract.rules, inside, row, None)
 
     def __call__(self, value: bytes | None) -> dict[str, Any]:
         row = self.java.deserialize(value)
@@ -104,18 +105,45 @@ def test_what_was_written_is_read(flow: Decoder, reading: Decoder) -> None:
             src_port=rng.choice((None, 0, -2**31, 2**31 - 1)), proto="".join(rng.choices("aé€𝄞 ", k=rng.randrange(5))),
         )
         found = flow(encode(FLOW, event))
-        assert found["decode_error"] is None
+        assert found["fault"] != "malformed"
         assert {k: found[k] for k in event} == event
     event = a_reading(value=None)
     found = reading(encode(READING, event))
-    assert (found["external"], found["decode_error"], {k: found[k] for k in event}) == (None, None, event)
+    assert (found["external"], found["fault"], found["detail"], {k: found[k] for k in event}) == (None, None, None, event)
+
+
+@pytest.mark.parametrize("contract", [FLOW, READING], ids=lambda c: c.name)
+def test_every_limit_is_a_fault_on_its_far_side_alone(contract: events.Contract, jvm: Any) -> None:
+    decoder, good = Decoder(jvm, contract), a_flow() if contract is FLOW else a_reading()
+    cases: list[tuple[str, Any, str | None]] = []
+    for f in contract.fields:
+        step = 1e3 if f.type == "double" else 1
+        for bound, away in ((f.minimum, -step), (f.maximum, step)):
+            if bound is not None:
+                kind = float if f.type == "double" else int
+                cases += [(f.name, kind(bound), None), (f.name, kind(bound) + kind(away), f"{f.name}_range")]
+        for bound, away in ((f.min_length, -1), (f.max_length, 1)):
+            if bound is not None:
+                cases += [(f.name, "€" * bound, None), (f.name, "€" * (bound + away), f"{f.name}_length")]
+        cases += [(f.name, v, None) for v in f.values] + ([(f.name, "martian", f"{f.name}_values")] if f.values else [])
+    for name, value, fault in cases:
+        found = decoder(encode(contract, good | {name: value}))
+        assert (name, value, found["fault"]) == (name, value, fault)
+        assert found["detail"] is None if fault is None else found["detail"].startswith(f"{name} is ")
+        assert found[name] == value
+
+
+def test_of_two_faults_the_first_field_is_told_and_malformed_before_all(flow: Decoder) -> None:
+    body = encode(FLOW, a_flow(event_id=-3, status="martian"))
+    assert (flow(body)["fault"], flow(body)["detail"]) == ("event_id_range", "event_id is -3")
+    assert flow(body[:-1])["fault"] == "malformed"
 
 
 def test_a_record_cut_anywhere_is_malformed_and_keeps_its_bytes(flow: Decoder) -> None:
     whole = encode(FLOW, a_flow())
     for n in range(len(whole)):
         found = flow(whole[:n])
-        assert found["decode_error"], n
+        assert found["fault"] == "malformed", n
         assert bytes(found["original"]) == whole[:n]
         assert all(found[f.name] is None for f in FLOW.fields[1:])
         assert found["device_id"] == ("dev-1" if n >= 6 else None)
@@ -131,7 +159,7 @@ def test_a_record_cut_anywhere_is_malformed_and_keeps_its_bytes(flow: Decoder) -
     (b"\xfe\xff\xff\xff\x0f" + b"x" * 20, "device_id: a text of 2147483647 bytes"),
 ])
 def test_malformed_flows(flow: Decoder, value: bytes | None, error: str) -> None:
-    assert flow(value)["decode_error"].startswith(error)
+    assert flow(value)["detail"].startswith(error)
 
 
 @pytest.mark.parametrize(("event", "old", "new", "error"), [
@@ -140,7 +168,7 @@ def test_malformed_flows(flow: Decoder, value: bytes | None, error: str) -> None
     (a_reading(value=float("-inf")), b"", b"", "value: not a finite number"),
 ])
 def test_malformed_readings(reading: Decoder, event: dict[str, Any], old: bytes, new: bytes, error: str) -> None:
-    assert reading(encode(READING, event).replace(old, new) if old else encode(READING, event))["decode_error"].startswith(error)
+    assert reading(encode(READING, event).replace(old, new) if old else encode(READING, event))["detail"].startswith(error)
 
 
 def test_an_int_beyond_its_range_is_malformed(flow: Decoder) -> None:
@@ -150,7 +178,7 @@ def test_an_int_beyond_its_range_is_malformed(flow: Decoder) -> None:
             f["type"] = ["null", "long"]
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(schema), a_flow(dst_port=2**31))
-    assert flow(out.getvalue())["decode_error"].startswith("dst_port: 2147483648 is no int")
+    assert flow(out.getvalue())["detail"].startswith("dst_port: 2147483648 is no int")
 
 
 def test_noise_never_raises(flow: Decoder) -> None:
@@ -161,7 +189,7 @@ def test_noise_never_raises(flow: Decoder) -> None:
         for _ in range(rng.randrange(1, 4)):
             noise[rng.randrange(len(noise))] = rng.randrange(256)
         found = flow(bytes(noise))
-        if found["decode_error"] is None:
+        if found["fault"] != "malformed":
             assert all(found[f.name] is not None for f in FLOW.fields if not f.nullable)
 
 
@@ -177,52 +205,41 @@ def test_addresses(flow: Decoder, address: str, external: bool) -> None:
     assert flow(encode(FLOW, a_flow(direction="in", src_ip=address, dst_ip="10.0.0.1")))["external"] is external
 
 
-def test_windows_merge_into_incidents(jvm: Any, tmp_path: Path) -> None:
-    """Two incidents of one device, told apart by the gap; another device and another use case stay by themselves."""
-    from pyflink.table import EnvironmentSettings, TableEnvironment
-
-    minute, t0 = 60_000, 1_795_474_800_000
-
-    def window(device: str, use_case: str, at: int, score: float, metric: str = "") -> dict[str, Any]:
-        return {
-            "use_case": use_case, "device_id": device, "detector": "d", "metric": metric, "window_start_ms": t0 + (at - 1) * minute,
-            "window_end_ms": t0 + at * minute, "severity": "low", "score": score, "model_version": "m/1", "baseline": "device",
-            "top_signals": ["a"], "top_observed": [1.0], "top_expected": [None], "top_shares": [1.0], "technique": "T1", "title": "t",
-            "reason": f"score {score}",
-        }
-
-    found = [
-        window("a", "leak", 1, 0.6), window("a", "leak", 2, 0.9), window("b", "leak", 2, 0.5), window("a", "leak", 12, 0.7),
-        window("a", "lie", 12, 0.7, "cpu"), window("a", "lie", 12, 0.8, "temp"), window("a", "leak", 23, 0.55),
-    ]
-    (tmp_path / "w.json").write_text("".join(json.dumps(w) + "\n" for w in found))
-    te = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
-    te.get_config().set("table.local-time-zone", "UTC")
-    te.get_config().set("parallelism.default", "1")
-    te.get_config().set("pipeline.jars", build.jar_path(current()).as_uri())
-    te.execute_sql("CREATE TEMPORARY SYSTEM FUNCTION tidewatch_incidents AS 'tidewatch.stream.MergeIncidents' LANGUAGE JAVA")
-    te.execute_sql(f"""CREATE TABLE `anomalous` (
-      `use_case` STRING, `device_id` STRING, `detector` STRING, `metric` STRING, `window_start_ms` BIGINT, `window_end_ms` BIGINT,
-      `severity` STRING, `score` DOUBLE, `model_version` STRING, `baseline` STRING, `top_signals` ARRAY<STRING>,
-      `top_observed` ARRAY<DOUBLE>, `top_expected` ARRAY<DOUBLE>, `top_shares` ARRAY<DOUBLE>, `technique` STRING, `title` STRING,
-      `reason` STRING, `rowtime` AS TO_TIMESTAMP_LTZ(`window_end_ms`, 3), WATERMARK FOR `rowtime` AS `rowtime`
-    ) WITH ('connector'='filesystem', 'path'='{(tmp_path / 'w.json').as_uri()}', 'format'='json')""")
-    te.create_temporary_view("alerts", te.sql_query(job.fill("alerts", {"gap_ms": str(10 * minute)})))
-    with te.execute_sql("SELECT `alert_id`, `windows`, `score`, `metric`, `reason` FROM `alerts`").collect() as answer:
-        rows = [list(r) for r in answer]
-    start = {at: t0 + (at - 1) * minute for at in (1, 2, 12, 23)}
-    assert rows == [
-        [f"leak:a:{start[1]}", 1, 0.6, "", "score 0.6"],
-        [f"leak:a:{start[1]}", 2, 0.9, "", "score 0.9"],
-        [f"leak:b:{start[2]}", 1, 0.5, "", "score 0.5"],
-        [f"leak:a:{start[1]}", 3, 0.9, "", "score 0.9"],  # ten minutes after the last window: the same incident still
-        [f"lie:a:{start[12]}", 1, 0.7, "cpu", "score 0.7"],
-        [f"lie:a:{start[12]}", 1, 0.8, "temp", "score 0.8"],  # two metrics, one window
-        [f"leak:a:{start[23]}", 1, 0.55, "", "score 0.55"],
-    ]
-
-
 def test_a_jar_that_is_current_is_not_built_again() -> None:
     build.build(current())
     assert build.build(current()) is False
     assert os.access(build.jar_path(current()), os.R_OK)
+
+
+def rule(**more: Any) -> dict[str, Any]:
+    return dataclasses.asdict(quiet.Rule("r", **more))
+
+
+@pytest.mark.parametrize(("found", "rules"), [
+    ("r", rule()), ("r", rule(device="cam-*")), ("r", rule(device="cam-?", kind="camera", site="*")), ("", rule(device="cam")),
+    ("", rule(device="cam-??")), ("", rule(device="CAM-1")), ("", rule(site="south")), ("r", rule(detector="silence")), ("", rule(detector="flood")),
+    ("", rule(device="cam.1")), ("r", rule(device="tv-?,cam-?", detector="flood,silence")), ("", rule(device="cam,tv-?")), ("r", rule(until_ms=60_001)), ("", rule(until_ms=60_000)), ("", rule(from_ms=120_000)), ("r", rule(from_ms=119_999)),
+])
+def test_a_rule_matches_and_overlaps(jvm: Any, found: str, rules: dict[str, Any]) -> None:
+    assert jvm.tidewatch.stream.SuppressedBy().eval("silence", "cam-1", "camera", "north", 60_000, 120_000, json.dumps([rules])) == found
+
+
+def test_the_first_rule_that_applies_is_named(jvm: Any) -> None:
+    function = jvm.tidewatch.stream.SuppressedBy()
+    rules = [rule(site="south"), {**rule(), "rule": "second"}, {**rule(), "rule": "third"}]
+    assert function.eval("silence", "cam-1", "camera", "north", 0, 1, json.dumps(rules)) == "second"
+    assert function.eval("silence", "cam-1", "camera", "north", 0, 1, "[]") == ""
+    assert function.eval("silence", "cam-1", "camera", "north", 0, 1, None) == ""
+
+
+@pytest.mark.parametrize(("start", "end", "quiet_"), [
+    # Berlin is an hour ahead of UTC in November: 22:00 to 04:00 there is 21:00 to 03:00 UTC
+    ("2026-11-23T20:50", "2026-11-23T21:00", False), ("2026-11-23T20:51", "2026-11-23T21:01", True), ("2026-11-24T02:59", "2026-11-24T03:00", True),
+    ("2026-11-24T03:00", "2026-11-24T03:01", False), ("2026-11-24T21:30", "2026-11-24T21:31", False), ("2026-11-22T22:00", "2026-11-22T22:01", False),
+    # in summer it is two
+    ("2026-07-06T20:00", "2026-07-06T20:01", True),
+])
+def test_weekly_hours_pass_midnight_in_their_own_zone(jvm: Any, start: str, end: str, quiet_: bool) -> None:
+    rules = [rule(days=(1,), begins="22:00:00", ends="04:00:00", zone="Europe/Berlin")]
+    at = [round(datetime.fromisoformat(t).replace(tzinfo=UTC).timestamp() * 1000) for t in (start, end)]
+    assert (jvm.tidewatch.stream.SuppressedBy().eval("silence", "cam-1", "", "", *at, json.dumps(rules)) == "r") is quiet_

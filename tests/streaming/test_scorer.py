@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ pytest.importorskip("pyflink", reason="the flink environment has it")
 import pandas as pd  # noqa: E402
 
 from streaming import scorer  # noqa: E402
+from streaming.windows import wanted  # noqa: E402
 from tests.test_scoring import model as make  # noqa: E402
 from tidewatch import scoring  # noqa: E402
 from tidewatch.detectors import all_detectors  # noqa: E402
@@ -70,38 +74,104 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(served: tuple[Pat
     assert models.get("lie", "3", f"{address}/3.json") is None
 
 
-def test_a_result_tells_why() -> None:
-    observed = np.array([[1e9, 3.0, 1000.0, 2e4], [np.nan] * 4])
-    center, scale = np.log1p(np.array([[2e4, 1.0, 1.0, 2e4]] * 2)), np.full((2, 4), 0.5)
+def context(lost: list[int]) -> Any:
+    """What the scorer is opened with; `lost` gets the numbers of windows that stay unscored."""
+    return types.SimpleNamespace(get_metric_group=lambda: types.SimpleNamespace(counter=lambda _: types.SimpleNamespace(inc=lost.append)))
+
+
+def explained(observed: np.ndarray, source: str = "kind", score: float | None = None) -> list[dict[str, Any]]:
+    """The results of windows with one metric each, against the same baseline."""
+    center, scale = np.log1p(np.array([[2e4, 1.0, 1.0, 2e4]] * len(observed))), np.full((len(observed), 4), 0.5)
     scored = scoring.score(make(LEAK), LEAK.name, observed, center, scale)
-    hit = scorer.explain(LEAK, "4", 0.5, float(scored.score[0]), 0, "", "kind", scored, observed)
-    row = dict(zip((n for n, _ in scorer.RESULT), hit, strict=True))
+    rows, same = np.arange(len(observed)), np.full(len(observed), source, dtype=object)
+    found = scorer.explain(LEAK, "4", 0.5, scored.score if score is None else np.full(len(rows), score), rows, same, same, scored, observed)
+    assert set(found) == {n for n, _ in scorer.RESULT if not n.startswith("shadow")}
+    return [{n: v[i] for n, v in found.items()} for i in range(len(rows))]
+
+
+def test_a_result_tells_why() -> None:
+    observed = np.array([[1e9, 3.0, 1000.0, 2e4], [2e4, 1.0, 1.0, 2e4]])
+    row, usual = explained(observed)
     assert row["anomalous"] and row["severity"] == "critical" and row["model_version"] == "leak/4" and row["baseline"] == "kind"
     assert row["top_signals"][0] == "external_bytes_out" and sum(row["top_shares"]) == pytest.approx(1)
-    assert row["reason"] == "bytes sent to outside addresses in a minute: 1 GB, expected 20 kB for devices of its kind"
-    assert row["metric"] == "" and row["signals"] == observed[0].tolist() and np.isnan(scored.score[1])
+    assert row["reason"] == "kind: bytes sent to outside addresses in a minute: 1 GB, expected 20 kB for devices of its kind"
+    assert (row["usual_low"], row["usual_high"]) == pytest.approx(np.expm1(np.log1p(2e4) + np.array([-1.5, 1.5])))
+    assert row["metric"] == "kind" and row["signals"].tolist() == observed[0].tolist()
+    assert not usual["anomalous"] and usual["reason"] == "" and usual["severity"] == "low" and usual["signals"].tolist() == observed[1].tolist()
+    assert explained(observed, "device")[0]["baseline"] == "device"
 
 
-def test_the_windows_of_a_lookback_become_signals_as_in_batch() -> None:
-    """What Flink hands over, oldest first and fewer at the beginning, against what the batch side makes of the same rows."""
-    rng = np.random.default_rng(1)
-    d = next(d for d in all_detectors() if d.name == "corruption")
-    assert d.lookback is not None
-    end, inputs = 60_000.0 * np.arange(1, 51), rng.normal(size=(len(d.lookback.inputs), 50))
-    inputs[0, 7] = np.nan
-    rows: list[object] = []
-    for i in range(50):
-        first = max(0, i + 1 - d.lookback.windows)
-        rows.append([None if np.isnan(x) else x for x in np.concatenate([end[first:i + 1], *(c[first:i + 1] for c in inputs)])])
-    got = scorer.observe(d, rows)
-    at = np.arange(50)[:, None] - np.arange(d.lookback.windows - 1, -1, -1)
-    there = at >= 0
-    at = np.maximum(at, 0)
-    want = d.lookback.signals(np.where(there, end[at], -np.inf), np.where(there[:, None, :], inputs[:, at].transpose(1, 0, 2), np.nan))
-    np.testing.assert_array_equal(got, want)
-    assert np.isnan(scorer.observe(d, [None, [1.0, 2.0]])[:, 0]).all()
+@pytest.mark.parametrize(("score", "severity"), [(0.1, "low"), *((least, name) for least, name in LEAK.severities), (0.99, "critical")])
+def test_severity_is_the_detectors(score: float, severity: str) -> None:
+    row, = explained(np.array([[1e9, 3.0, 1000.0, 2e4]]), score=score)
+    assert row["severity"] == severity and (score < 0.5 or severity == LEAK.severity(score))
 
 
-def test_rows_of_another_length_are_no_baseline() -> None:
-    found = scorer.matrix(pd.Series([None, [1.0, None], [1.0], np.array([3.0, 4.0])]), 2)
-    np.testing.assert_array_equal(found, [[np.nan, np.nan], [1, np.nan], [np.nan, np.nan], [3, 4]])
+def test_what_was_not_observed_is_no_reason() -> None:
+    row, none = explained(np.array([[1e9, np.nan, 1000.0, 2e4], [np.nan] * 4]))
+    assert set(row["top_signals"]) == {s.name for s in LEAK.signals} - {LEAK.signals[1].name}
+    assert np.isfinite(row["top_observed"]).all() and np.isfinite(row["top_expected"]).all()
+    assert len(row["top_observed"]) == len(row["top_expected"]) == len(row["top_shares"]) == 3
+    assert len(none["top_signals"]) == 1
+
+
+def test_windows_are_scored_in_their_places(served: tuple[Path, str], tmp_path: Path) -> None:
+    """Devices with several metrics, one without a model, one that said nothing: each row's result is its own."""
+    folder, address = served
+    lie = next(d for d in all_detectors() if d.name == "corruption")
+    (folder / "leak.json").write_text(scoring.dump(make(LEAK)))
+    (folder / "lie.json").write_text(scoring.dump(make(lie)))
+    f = scorer.Scorer(str(tmp_path / "cache"))
+    lost: list[int] = []
+    f.open(context(lost))
+    (hands, _), rng = f._handed["corruption"], np.random.default_rng(1)
+    size, d = (1 + len(hands.inputs)) * hands.lookback, len(lie.signals)
+
+    def window(values: np.ndarray) -> list[float]:
+        return np.concatenate([60_000.0 * np.arange(hands.lookback), values.ravel()]).tolist()
+
+    usual, odd = rng.normal(size=(len(hands.inputs), hands.lookback)), rng.normal(size=(len(hands.inputs), hands.lookback))
+    odd[:, -1] = 1e6
+    alone = [0.0, *([0.0] * len(f._handed[LEAK.name][0].inputs))]
+    rows = [
+        ("leak", LEAK.name, "1", f"{address}/leak.json", "", "", [""], alone, [None], [np.nan] * 4, [np.nan] * 4),
+        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["a", "b"], window(usual) + window(odd), [None, "kind"], [0.0] * 2 * d, [1.0] * 2 * d),
+        ("silent", "flood", "1", f"{address}/none.json", "", "", [""], alone, [None], [np.nan] * 4, [np.nan] * 4),
+        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["c"], [np.nan] * size, ["device"], [0.0] * d, [1.0] * d),
+        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["d"], window(usual), ["device"], [0.0] * d, [1.0] * d),
+    ]
+    got = f.eval(*(pd.Series([np.array(x) if isinstance(x, list) else x for x in column]) for column in zip(*rows, strict=True)))
+    assert list(got.columns) == [n for n, _ in scorer.RESULT] and lost == [1]
+    assert got["score"].isna().tolist() == [False, False, True, True, False]
+    assert got["metric"].tolist() == ["", "b", None, None, "d"] and got["baseline"].tolist() == ["global", "kind", None, None, "device"]
+    assert got["anomalous"][1] and got["reason"][1].startswith("b: ") and got["score"][1] > got["score"][4]
+    assert [len(x) for x in got["signals"].dropna()] == [4, d, d]
+
+
+def test_a_shadow_scores_beside_and_changes_nothing_else(served: tuple[Path, str], tmp_path: Path) -> None:
+    folder, address = served
+    one = make(LEAK)
+    (folder / "1.json").write_text(scoring.dump(one))
+    low = dataclasses.replace(one, detectors={n: dataclasses.replace(m, threshold=0.01) for n, m in one.detectors.items()})
+    (folder / "2.json").write_text(scoring.dump(low))
+    (folder / "3.json").write_text("{}")
+    f = scorer.Scorer(str(tmp_path / "cache"))
+    f.open(context([]))
+    hands, center = f._handed[LEAK.name][0], np.log1p([2e4, 1.0, 1.0, 2e4])
+
+    def rows(shadow: str) -> pd.DataFrame:
+        uri = f"{address}/{shadow}.json" if shadow else ""
+        windows = [dict(zip(wanted(LEAK), x, strict=True)) for x in ([1e9, 3.0, 1000.0, 2e4], [4e4, 1.0, 1.0, 2e4])]
+        inputs = [np.array([0.0, *(w.get(sql, 0.0) for sql in hands.inputs)]) for w in windows]
+        columns = [[x, x] for x in ("leak", LEAK.name, "1", f"{address}/1.json", shadow, uri, [""])]
+        return f.eval(*map(pd.Series, [*columns, inputs, [["device"]] * 2, [center] * 2, [np.full(4, 0.5)] * 2]))
+
+    alone = rows("")
+    assert alone["score"].notna().all() and alone[["shadow_version", "shadow_score", "shadow_anomalous"]].isna().all(axis=None)
+    both = rows("2")
+    assert set(both["shadow_version"]) == {"leak/2"} and both["shadow_score"].tolist() == both["score"].tolist()
+    assert both["anomalous"].tolist() == [True, False] and both["shadow_anomalous"].tolist() == [True, True]
+    same = [n for n in alone if not n.startswith("shadow")]
+    for other in (both, rows("3")):  # a shadow that cannot be had is no harm
+        assert all(np.array_equal(a, b) for n in same for a, b in zip(other[n], alone[n], strict=True))
+    assert f._models.get("leak", "9", f"{address}/9.json")[0] == "1", "a shadow never stands in for the champion"  # type: ignore[index]

@@ -47,9 +47,12 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, va
         load()
 
 
-def test_a_secret_is_made_once_and_readable_by_nobody_else(tmp_path: Path) -> None:
+def test_a_secret_is_made_once_and_readable_by_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     s = load(state_dir=tmp_path)
+    made = iter(["-an-option-not-a-secret", "a-secret-of-24-characters"])
+    monkeypatch.setattr("secrets.token_urlsafe", lambda _: next(made))
     first = s.secret("some_password")
+    assert not first.startswith("-")
     assert first == s.secret("some_password") and len(first) >= 24
     assert (tmp_path / "secrets" / "some_password").stat().st_mode & 0o777 == 0o600
 

@@ -13,41 +13,41 @@ app = typer.Typer(no_args_is_help=True, help="Superset's dashboards as files.")
 @app.command()
 def apply(force: Annotated[bool, typer.Option("--force", help="also if the files have not changed since")] = False) -> None:
     """Import `dashboards/` into Superset, replacing what is there, if the files changed since the last time."""
-    from tidewatch import dashboards
+    from tidewatch.dashboards import files, server
     from tidewatch.settings import current
 
-    dashboards.apply(current(), only_if_changed=not force)
-    for d in dashboards.bundle().dashboards.values():
+    server.apply(current(), only_if_changed=not force)
+    for d in files.read().dashboards.values():
         typer.echo(f"{d['dashboard_title']:24} {current().superset}/superset/dashboard/{d['slug']}/")
 
 
 @app.command()
 def export() -> None:
     """Write charts and dashboards as they are in Superset back to `dashboards/`."""
-    from tidewatch import dashboards
+    from tidewatch.dashboards import server
     from tidewatch.settings import current
 
-    typer.echo("\n".join(dashboards.export(current())) or "nothing changed")
+    typer.echo("\n".join(server.export(current())) or "nothing changed")
 
 
 @app.command()
 def generate() -> None:
     """Write the dataset files from the catalogue of tables."""
-    from tidewatch import dashboards
+    from tidewatch.dashboards import datasets
 
-    dashboards.generate()
+    datasets.generate()
 
 
 @app.command()
 def validate() -> None:
     """Walk dashboard, chart, dataset and column, without a server."""
-    from tidewatch import dashboards
+    from tidewatch.dashboards import check, files
     from tidewatch.errors import ContractError
 
-    wrong = dashboards.problems()
+    wrong = check.problems()
     if wrong:
         raise ContractError("the dashboards are wrong:\n  " + "\n  ".join(wrong), "correct the files; `tidewatch dashboards generate` renews the datasets")
-    b = dashboards.bundle()
+    b = files.read()
     typer.echo(f"{len(b.dashboards)} dashboards, {len(b.charts)} charts, {len(b.datasets)} datasets: as they should be")
 
 

@@ -126,6 +126,8 @@ def demo(
 
     step("servers", lambda: run("up"))
     step("stream", _stream)
+    # between its parts, and after its end, the demonstration sends nothing: no outage to tell anybody of
+    run("snooze", "add", "--detector", "outage", "--until", "+24h", "--reason", "the demonstration pauses", "--who", "demo")
     step("dashboards", lambda: run("dashboards", "apply"))
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     if "history_end" not in done:

@@ -239,6 +239,8 @@ def generate(
 def replay(
     folder: Annotated[Path, typer.Argument(help="folder of a labelled set, with set.json")],
     split: Annotated[str, typer.Option(help="train, test or all")] = "all",
+    start: Annotated[str, typer.Option("--from", help="only events from this time on, after any shift; '': from the first")] = "",
+    end: Annotated[str, typer.Option("--to", help="only events before this time, after any shift; '': to the last")] = "",
     speed: Annotated[str, typer.Option(help="event seconds a second, or max")] = "max",
     shift_to: Annotated[str, typer.Option(help="move the first event to this time; '': keep the times of the set")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print what was sent as JSON")] = False,
@@ -251,6 +253,8 @@ def replay(
         raise InputError(f"--split {split}: unknown.", "one of: train, test, all")
     rate = pace(speed)
     found = replay.load(folder, split, moment(shift_to, now) if shift_to else None)  # type: ignore[arg-type]
+    if start or end:
+        found = replay.between(found, moment(start, now) if start else None, moment(end, now) if end else None)
     _warn_inside(replay.differing_inside(found, settings), found.name)
     _warn_past(settings, found.name, found.start_ms, now)
     content: dict[str, Any] = {"run": f"replay-{now:%Y%m%dT%H%M%S}-{found.name}", "set": found.name, "split": split}

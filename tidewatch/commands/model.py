@@ -1,4 +1,4 @@
-"""`tidewatch model`: the versions of the models, which of them scores, and the way back."""
+"""`tidewatch model`: the versions of the models, which of them scores, which beside it, and the way back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from tidewatch.settings import current
 
 app = typer.Typer(help="The models: versions, champions, and the way back.", no_args_is_help=True)
-COLOURS = {"champion": "bold green", "refused": "red", "challenger": "cyan", "past": ""}
+COLOURS = {"champion": "bold green", "shadow": "magenta", "refused": "red", "challenger": "cyan", "past": ""}
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for a script")]
 
@@ -73,6 +73,26 @@ def rollback(
         print(f"{use_case}: version {done['champion']} is champion, {done['reason']}; it scores windows that end after {done['valid_from']}")
     else:
         print(f"{use_case}: version {done['champion']}: {done['reason']}")
+
+
+@app.command()
+def shadow(
+    use_case: Annotated[str, typer.Argument(help="silent, leak or lie")],
+    version: Annotated[str, typer.Argument(metavar="VERSION|off", help="the challenger that is to score beside the champion; off: none")],
+    as_json: AsJson = False,
+) -> None:
+    """Let a challenger score the live stream beside the champion, without alerts; the dashboard Models shows where they disagree."""
+    from tidewatch import models
+    from tidewatch.errors import InputError
+
+    if version != "off" and not version.isdigit():
+        raise InputError(f"{version!r} is no version.", "give its number, or off")
+    done = models.shadow(current(), _known(use_case), version)
+    if as_json:
+        typer.echo(json.dumps(done))
+    else:
+        print(f"{use_case}: {'version ' + done['shadow'] + ' scores' if done['shadow'] else 'nobody scores'} beside version {done['champion']}"
+              + (f", windows that end after {done['valid_from']}" if "valid_from" in done and done["shadow"] else ""))
 
 
 def register(root: typer.Typer) -> None:

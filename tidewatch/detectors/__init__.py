@@ -38,6 +38,9 @@ class Signal:
     doc: str
     scale_floor: float
     """Smallest robust scale, in transformed units: differences below it are never a sign."""
+    varies: str = ""
+    """A signal of the same detector: only where a device's varies by a third of its level does this one count, else it is no
+    sign. A logarithm says what the number says where that hardly moves, and what says nothing new dilutes the rest."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Detector:
     candidates: tuple[str, ...] = ("pca", "kmeans", "gmm")
     """Model families trained; the first is the first champion."""
     examples: tuple[Example, ...] = field(default=())
+    history: timedelta = timedelta(0)
+    """It is trained once windows lie so far apart: those that each see half an hour or more of the same soon are many, and know little."""
 
     @property
     def afterglow(self) -> timedelta:

@@ -18,6 +18,11 @@ def mean(x: Array) -> Array:
     return np.asarray(np.divide(np.where(there, x, 0.0).sum(axis=1), count, out=np.full(len(x), np.nan), where=count > 0))
 
 
+def deviation(x: Array) -> Array:
+    """Standard deviation along the last axis of what is there: (n,), NaN where nothing is."""
+    return np.sqrt(mean((x - mean(x)[:, None]) ** 2))
+
+
 def median(x: Array) -> Array:
     """Median along the last axis of what is there: (n,), NaN where nothing is."""
     x = np.sort(x, axis=1)  # NaN goes last

@@ -56,6 +56,16 @@ class Contract:
     def key(self) -> Field:
         return next(f for f in self.fields if f.role == "key")
 
+    @property
+    def rules(self) -> str:
+        """The schema on one line, without its texts: what a decoder needs."""
+        raw = json.loads(self.schema)
+        raw.pop("doc", None)
+        for f in raw["fields"]:
+            for name in ("doc", "unit", "personal"):
+                f.pop(name, None)
+        return json.dumps(raw, separators=(",", ":"))
+
     def __getitem__(self, name: str) -> Field:
         for f in self.fields:
             if f.name == name:

@@ -189,6 +189,8 @@ def spark_view_sql(
     bounds = [f"`window_end_ms` > {start_ms}L"] if start_ms is not None else []
     bounds += [f"`window_end_ms` <= {end_ms}L"] if end_ms is not None else []
     keys = [quoted(k) for k in view.keys]
+    if (panes := _panes(view)) is not None:
+        return _sliding(view, selects, panes, near, bounds)
     columns = [
         *keys,
         f"CAST(TIMESTAMP_MILLIS(`window_end_ms` - {size}L) AS TIMESTAMP_NTZ) AS `window_start`",
@@ -200,6 +202,41 @@ def spark_view_sql(
         f"  SELECT *, {end} AS `window_end_ms` FROM `input`{_where(near)}\n)\n"
         f"SELECT\n  {_list(columns)}\nFROM `placed`{_where(bounds)}\n"
         f"GROUP BY {', '.join([*keys, '`window_end_ms`'])}"
+    )
+
+
+def _panes(view: FeatureView) -> list[tuple[str, str]] | None:
+    """(aggregate function, feature) of a sliding view whose windows can be put together from panes of one slide each; else None."""
+    if view.tumbling or view.size_seconds % view.slide_seconds:
+        return None
+    found = [re.fullmatch(r"(SUM|MIN|MAX)\(\w+\)", f.expression) for f in view.features]
+    return [(m[1], f.name) for m, f in zip(found, view.features, strict=True) if m] if all(found) else None
+
+
+def _sliding(view: FeatureView, selects: list[str], panes: list[tuple[str, str]], near: list[str], bounds: list[str]) -> str:
+    """A sliding view from panes: each row is aggregated once into its pane and not into every window that it lies in.
+
+    A window without a row in its newest pane still ends there, so panes without rows are filled in behind each pane, up to
+    the next one or as long as a window lasts.
+    """
+    size, slide = view.size_seconds * 1000, view.slide_seconds * 1000
+    keys = ", ".join(quoted(k) for k in view.keys)
+    names = ", ".join(quoted(n) for _, n in panes)
+    filled = ", ".join(f"CASE WHEN `window_end_ms` = `pane_ms` THEN {quoted(n)} END AS {quoted(n)}" for _, n in panes)
+    sums = _list([f"CAST({a}({quoted(n)}) OVER `w` AS {SQL_TYPES[f.type]}) AS {quoted(n)}" for (a, n), f in zip(panes, view.features, strict=True)])
+    pane = f"`row_ms` - PMOD(`row_ms`, {slide}L) + {slide}L"
+    last = f"LEAST(`pane_ms` + {size - slide}L, COALESCE(LEAD(`pane_ms`) OVER (PARTITION BY {keys} ORDER BY `pane_ms`) - {slide}L, {2**62}L))"
+    return (
+        "WITH `input` AS (\n" + "\n  UNION ALL\n".join(selects) + "\n), `panes` AS (\n"
+        f"  SELECT {keys}, `pane_ms`, {', '.join(_aggregates(view))}\n"
+        f"  FROM (SELECT /*+ REPARTITION({keys}) */ *, {pane} AS `pane_ms` FROM `input`{_where(near)})\n  GROUP BY {keys}, `pane_ms`\n), `filled` AS (\n"
+        f"  SELECT {keys}, `window_end_ms`, {filled}\n"
+        f"  FROM (SELECT *, EXPLODE(SEQUENCE(`pane_ms`, `last_ms`, {slide}L)) AS `window_end_ms` FROM (SELECT {keys}, `pane_ms`, {names}, {last} AS `last_ms` FROM `panes`))\n"
+        "), `slid` AS (\n"
+        f"  SELECT {keys}, `window_end_ms`, {sums}\n  FROM `filled`\n"
+        f"  WINDOW `w` AS (PARTITION BY {keys} ORDER BY `window_end_ms` RANGE BETWEEN {size - slide}L PRECEDING AND CURRENT ROW)\n)\n"
+        f"SELECT {keys}, CAST(TIMESTAMP_MILLIS(`window_end_ms` - {size}L) AS TIMESTAMP_NTZ) AS `window_start`, "
+        f"CAST(TIMESTAMP_MILLIS(`window_end_ms`) AS TIMESTAMP_NTZ) AS `window_end`, {names}, `window_end_ms`\nFROM `slid`{_where(bounds)}"
     )
 
 
@@ -232,20 +269,30 @@ def _ms(span: timedelta) -> int:
     return span // timedelta(milliseconds=1)
 
 
+def time_rules(
+    contract: Contract, limits: Limits, *, time_ms: str = "", received_ms: str = "`ingested_ms`",
+) -> tuple[tuple[str, str], ...]:
+    """What makes an event's time impossible: (reason, SQL that is true then).
+
+    `time_ms` and `received_ms` are SQL for the event time and the broker's time as BIGINT milliseconds; by default
+    the contract's own time column and `ingested_ms`. A null never fires.
+    """
+    time_ms = time_ms or quoted(contract.time.name)
+    return (
+        (f"{contract.time.name}_future", f"{time_ms} > {received_ms} + {_ms(limits.max_future)}"),
+        (f"{contract.time.name}_past", f"{time_ms} < {received_ms} - {_ms(limits.max_past)}"),
+    )
+
+
 def predicates(
     contract: Contract, limits: Limits, *, time_ms: str = "", received_ms: str = "`ingested_ms`",
 ) -> tuple[tuple[str, str], ...]:
     """What makes a decoded event impossible: (reason, SQL that is true then), in the order in which they are tried.
 
-    `time_ms` and `received_ms` are SQL for the event time and the broker's time as BIGINT milliseconds; by default
-    the contract's own time column and `ingested_ms`. A null never fires. NaN and infinity do not come this far: the
-    decoder calls them malformed.
+    The same rules as the decoder's (`streaming/java`) for engines that have only SQL; `time_ms`, `received_ms`: see
+    `time_rules`. A null never fires. NaN and infinity do not come this far: they are malformed.
     """
-    time_ms = time_ms or quoted(contract.time.name)
-    found = [
-        (f"{contract.time.name}_future", f"{time_ms} > {received_ms} + {_ms(limits.max_future)}"),
-        (f"{contract.time.name}_past", f"{time_ms} < {received_ms} - {_ms(limits.max_past)}"),
-    ]
+    found: list[tuple[str, str]] = []
     for f in contract.fields:
         name = quoted(f.name)
 
@@ -263,7 +310,7 @@ def predicates(
         if f.values:
             listed = ", ".join("'" + v.replace("'", "''") + "'" for v in f.values)
             found.append((f"{f.name}_values", f"{name} NOT IN ({listed})"))
-    return tuple(found)
+    return (*found, *time_rules(contract, limits, time_ms=time_ms, received_ms=received_ms))
 
 
 def reason_sql(rules: Collection[tuple[str, str]]) -> str:

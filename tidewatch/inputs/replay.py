@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,6 +180,29 @@ def load(folder: Path, split: Split = "all", shift_to_ms: int | None = None) -> 
     return LabelledSet(name, inside, columns, labels, devices, start, end)
 
 
+def between(found: LabelledSet, start_ms: int | None, end_ms: int | None) -> LabelledSet:
+    """The events in [start, end), None: no bound; raises InputError if there are none. Labels that overlap them stay."""
+    columns = {}
+    for topic, given in found.columns.items():
+        ts = _array(given["ts"])
+        rows = slice(0 if start_ms is None else int(np.searchsorted(ts, start_ms)), None if end_ms is None else int(np.searchsorted(ts, end_ms)))
+        if len(ts[rows]):
+            columns[topic] = _part(given, rows)
+    if not columns:
+        raise InputError(f"{found.name} has no events in that time: it reaches from {_utc(found.start_ms)} to {_utc(found.end_ms)}.")
+    start = min(int(_array(c["ts"])[0]) for c in columns.values())
+    end = max(int(_array(c["ts"])[-1]) for c in columns.values()) + 1
+    return replace(found, columns=columns, start_ms=start, end_ms=end, labels=[x for x in found.labels if x["end"] >= start and x["start"] < end])
+
+
+def _utc(ms: int) -> str:
+    return str(np.datetime64(ms, "ms").astype("datetime64[s]")) + "Z"
+
+
+def _part(columns: dict[str, Column], rows: slice) -> dict[str, Column]:
+    return {n: Text(c.codes[rows], c.words) if isinstance(c, Text) else c[rows] for n, c in columns.items()}
+
+
 def _array(column: Column) -> Array:
     if isinstance(column, Text):
         return column.codes
@@ -227,7 +250,7 @@ class Replay:
 
 
 def _parcel(topic: str, columns: dict[str, Column], rows: slice) -> Parcel:
-    part: dict[str, Column] = {n: Text(c.codes[rows], c.words) if isinstance(c, Text) else c[rows] for n, c in columns.items()}
+    part = _part(columns, rows)
     device, ids = part["device_id"], _array(part["event_id"])
     assert isinstance(device, Text)
     keys = [w.encode() for w in device.words.values]

@@ -106,6 +106,8 @@ class Sent:
 
 WAKE_ROUNDS, WAKE_PAUSE = 24, 0.25
 """A burst begins with so many small rounds, so many seconds apart."""
+WAKE_SLOW, WAKE_SLOW_PAUSE = 3, 2.0
+"""The first of them wait longer: until they have read something, readers that were idle do not hold time back."""
 WAKE_MS, WAKE_RECORDS = 2_000, 50
 """Event time of the first of them; it doubles while a round has fewer records."""
 
@@ -155,7 +157,7 @@ def drive(
             waking -= 1
             wake_ms *= 2 if sent.records < known + WAKE_RECORDS else 1
             flush()
-            stop.wait(WAKE_PAUSE)
+            stop.wait(WAKE_SLOW_PAUSE if waking >= WAKE_ROUNDS - WAKE_SLOW else WAKE_PAUSE)
     deliver(source.finish(sent.until_ms))
     flush()
     sent.seconds = clock() - begun

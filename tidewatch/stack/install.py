@@ -16,7 +16,7 @@ from tidewatch.settings import ROOT, Settings
 from tidewatch.stack import jvm, pinot_decoder
 
 ENVIRONMENTS = ("tools", "flink", "spark", "airflow", "superset")
-JARS = ("kafka", "pinot", "flink", "spark", "compiler")
+JARS = ("kafka", "pinot", "flink", "spark", "compiler", "metrics")
 POMS = ROOT / "tidewatch" / "stack" / "jars"
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.0:copy-dependencies"
 STAMP = ".installed"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 ROLES = {
     "admin": ["Admin"],
-    "operator": ["Alpha", "Analyst"],
+    "operator": ["Alpha", "Analyst", "sql_lab"],
     "analyst": ["Gamma", "Analyst", "sql_lab"],
     "viewer": ["Viewer"],
 }
-"""viewer: sees dashboards, changes nothing; analyst: also own charts and SQL; operator: also changes charts and datasets of others."""
+"""viewer: sees dashboards, changes nothing; analyst: also own charts and SQL; operator: also
+adds datasets. Charts and dashboards of the files are the admin's: Superset lets only owners and admins change them."""
 _OWN_STATE = {"DashboardFilterStateRestApi", "DashboardPermalinkRestApi", "ExploreFormDataRestApi"}
 """What every page writes to remember its own filters."""
 _MENUS = {"Home", "Dashboards"}

@@ -46,8 +46,10 @@ def _cache(name: str, seconds: int) -> dict[str, object]:
 CACHE_CONFIG = _cache("metadata", 3600)
 # charts read a live store: a minute at most between an alert and the screen
 DATA_CACHE_CONFIG = _cache("data", 60)
+# an open page asks again every 30 seconds: answered from the cache, however many people look
+DASHBOARD_AUTO_REFRESH_MODE = "fetch"
 FILTER_STATE_CACHE_CONFIG = _cache("filters", 86400 * 90)
 EXPLORE_FORM_DATA_CACHE_CONFIG = _cache("explore", 86400 * 7)
 
-# the filters for kind and site are templates in the datasets (tidewatch/dashboards.py)
+# the filters for kind and site are templates in the datasets (tidewatch/dashboards/datasets.py)
 FEATURE_FLAGS = {"ENABLE_TEMPLATE_PROCESSING": True, "DASHBOARD_RBAC": False, "ALERT_REPORTS": False, "EMBEDDED_SUPERSET": False}

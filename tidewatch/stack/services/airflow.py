@@ -69,6 +69,8 @@ def configuration(settings: Settings) -> str:
         "triggerer": {"capacity": 100},
         "logging": {"base_log_folder": settings.logs / "airflow", "logging_level": settings.log_level},
         "usage_data_collection": {"enabled": False},
+        # where to stands in the environment: Airflow's own settings for it are deprecated
+        "metrics": {"otel_on": bool(settings.external.otlp)},
     }
     parser = configparser.RawConfigParser()
     for name, values in sections.items():
@@ -86,6 +88,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "PATH": f"{settings.env_python('airflow').parent}:{os.environ.get('PATH', os.defpath)}",
         "PYTHONPATH": str(ROOT),
         "TIDEWATCH_STATE_DIR": str(settings.state_dir),
+        **({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": settings.external.otlp, "OTEL_SERVICE_NAME": "airflow"} if settings.external.otlp else {}),
     }
 
 

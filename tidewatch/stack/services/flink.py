@@ -5,12 +5,14 @@ Jobs are kept in ZooKeeper and the state folder: a JobManager that starts again 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from tidewatch.errors import ServiceError
 from tidewatch.settings import ROOT, Settings
-from tidewatch.stack import Service, install, jvm, probe
+from tidewatch.stack import Service, install, jvm, metrics, probe
 
 SLOTS = 4
 MB = 2**20
@@ -118,6 +120,10 @@ def configuration(settings: Settings) -> dict[str, object]:
         "heartbeat.timeout": 30000,
         # on a crowded machine an answer can take longer than the default 10 s, and the job would restart for it
         "pekko.ask.timeout": "60 s",
+        # as beans, which the agent serves on loopback: Flink's own Prometheus reporter listens on every address
+        "metrics.reporters": "jmx",
+        "metrics.reporter.jmx.factory.class": "org.apache.flink.metrics.jmx.JMXReporterFactory",
+        "metrics.reporter.jmx.filter.includes": metrics.FLINK_REPORTED,
         "python.executable": str(python),
         "python.client.executable": str(python),
     }
@@ -132,11 +138,12 @@ def services(settings: Settings) -> tuple[Service, ...]:
 
     def row(name: str, java: tuple[str, ...], main: str, arguments: tuple[str, ...]) -> tuple[tuple[str, ...], dict[Path, str]]:
         logging, text = jvm.log_config(settings, name, quiet=("org.apache.kafka", "org.apache.flink.shaded.zookeeper3"))
+        agent, agent_files = metrics.agent(settings, name, getattr(settings.ports, f"{name}_metrics"), metrics.FLINK)
         command = (
-            jvm.java(), *java, "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", *_opens(), f"-Dlog4j2.configurationFile={logging}",
+            jvm.java(), *java, agent, *jvm.COLLECTOR, "-XX:+ExitOnOutOfMemoryError", *_opens(), f"-Dlog4j2.configurationFile={logging}",
             f"-Dlog.file={settings.logs / (name + '.log')}", "-cp", jars, main, "--configDir", str(conf), *arguments,
         )
-        return command, {logging: text, conf / "config.yaml": yaml}
+        return command, {logging: text, conf / "config.yaml": yaml, **agent_files}
 
     jm, jm_files = row("flink_jobmanager", ("-Xms448m", "-Xmx448m", "-XX:MaxMetaspaceSize=256m", "-XX:TieredStopAtLevel=1"),
                        "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint", ())
@@ -150,7 +157,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             memory_mb=900,
             ready=lambda s: "taskmanagers" in probe.document(f"http://127.0.0.1:{s.ports.flink_rest}/overview"),
             needs=("zookeeper",),
-            ports=("flink_rest", "flink_rpc", "flink_blob"),
+            ports=("flink_rest", "flink_rpc", "flink_blob", "flink_jobmanager_metrics"),
             env=env,
             files=jm_files,
             prepare=_folders,
@@ -164,7 +171,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             ready=lambda s: probe.document(f"http://127.0.0.1:{s.ports.flink_rest}/overview")["taskmanagers"] > 0,
             # Kafka stops after it, so that the job ends its last transactions
             needs=("flink_jobmanager", "kafka"),
-            ports=("flink_taskmanager_rpc", "flink_taskmanager_data"),
+            ports=("flink_taskmanager_rpc", "flink_taskmanager_data", "flink_taskmanager_metrics"),
             env=env,
             files=tm_files,
             prepare=_folders,
@@ -176,6 +183,19 @@ def _folders(settings: Settings) -> None:
     data = settings.state_dir / "data" / "flink"
     for folder in ("tmp", "ha", "checkpoints", "savepoints"):
         (data / folder).mkdir(parents=True, exist_ok=True)
-    (conf_dir(settings) / "plugins").mkdir(parents=True, exist_ok=True)
+    _plugin(settings, "metrics-jmx")
     settings.landing.mkdir(parents=True, exist_ok=True)
     install.flink_library(settings)
+
+
+def _plugin(settings: Settings, name: str) -> None:
+    """One of the plugins that come with PyFlink's wheel, as a link in a folder of ours: all of them would be loaded."""
+    link = conf_dir(settings) / "plugins" / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    found = next((settings.env_python("flink").parent.parent / "lib").glob(f"python3*/site-packages/pyflink/plugins/{name}"), None)
+    if found is None:
+        raise ServiceError(f"PyFlink's wheel has no plugin {name}.", "run `tidewatch install`")
+    if not link.is_symlink() or link.readlink() != found.resolve():
+        link.unlink(missing_ok=True)
+        with contextlib.suppress(FileExistsError):  # both processes are prepared side by side
+            link.symlink_to(found.resolve())

@@ -8,24 +8,25 @@ import uuid
 
 from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings
-from tidewatch.stack import Service, jvm, probe, topics
+from tidewatch.stack import Service, jvm, metrics, probe, topics
 
 
 def services(settings: Settings) -> tuple[Service, ...]:
     logging, log_text = jvm.log_config(settings, "kafka")
     properties = settings.state_dir / "conf" / "kafka" / "server.properties"
+    agent, agent_files = metrics.agent(settings, "kafka", settings.ports.kafka_metrics, metrics.KAFKA)
     return (
         Service(
             name="kafka",
             doc="the bus: every event, window, score and alert",
             command=(
-                jvm.java(), "-Xms512m", "-Xmx1g", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
-                f"-Dlog4j2.configurationFile={logging}", "-cp", jvm.classpath(settings, "kafka"), "kafka.Kafka", str(properties),
+                jvm.java(), "-Xms512m", "-Xmx1g", *jvm.COLLECTOR, "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
+                agent, f"-Dlog4j2.configurationFile={logging}", "-cp", jvm.classpath(settings, "kafka"), "kafka.Kafka", str(properties),
             ),
             memory_mb=1200,
             ready=lambda s: probe.accepts(s.ports.kafka) and topics.ready(s),
-            ports=("kafka", "kafka_controller"),
-            files={logging: log_text, properties: _properties(settings)},
+            ports=("kafka", "kafka_controller", "kafka_metrics"),
+            files={logging: log_text, properties: _properties(settings), **agent_files},
             prepare=_format,
             after=lambda s: void(topics.apply(s)),
             stop_seconds=60,
@@ -69,17 +70,23 @@ def _properties(settings: Settings) -> str:
     return "".join(f"{k}={v}\n" for k, v in lines.items())
 
 
+def _cluster_id() -> str:
+    """A random one as Kafka's own `random-uuid` makes it: none that begins with a dash, which would be read as an option."""
+    while (made := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return made
+
+
 def _format(settings: Settings) -> None:
     """Give the log folder its cluster id, once."""
     data = settings.state_dir / "data" / "kafka"
     if (data / "meta.properties").exists():
         return
     data.mkdir(parents=True, exist_ok=True)
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     properties = settings.state_dir / "conf" / "kafka" / "server.properties"
     done = subprocess.run(
         [jvm.java(), "-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", jvm.classpath(settings, "kafka"), "kafka.tools.StorageTool", "format",
-         "--standalone", "-t", cluster, "-c", str(properties)],
+         "--standalone", "-t", _cluster_id(), "-c", str(properties)],
         capture_output=True, text=True, check=False,
     )
     if done.returncode:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tidewatch.settings import Settings
-from tidewatch.stack import Service, jvm, pinot_decoder, pinot_tables, probe
+from tidewatch.stack import Service, jvm, metrics, pinot_decoder, pinot_tables, probe
 
 CLUSTER = "tidewatch"
 
@@ -15,14 +15,15 @@ def services(settings: Settings) -> tuple[Service, ...]:
         "org.apache.pinot.core", "org.apache.pinot.segment", "org.apache.pinot.broker.requesthandler", "org.glassfish",
     ))
     roles = ("controller", "broker", "server")
+    agent, agent_files = metrics.agent(settings, "pinot", settings.ports.pinot_metrics, metrics.PINOT)
     return (
         Service(
             name="pinot",
             doc="what analysts and dashboards query, seconds after the event",
             command=(
-                jvm.java(), "-Xms512m", "-Xmx1500m", "-XX:+UseG1GC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
+                jvm.java(), "-Xms512m", "-Xmx1500m", *jvm.COLLECTOR, "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true",
                 # a longer session stalls the restart after a crash on "another instance with the same name"
-                "-Dzk.session.timeout=10000", f"-Dlog4j2.configurationFile={logging}", "-cp", jvm.classpath(settings, "pinot"),
+                "-Dzk.session.timeout=10000", agent, f"-Dlog4j2.configurationFile={logging}", "-cp", jvm.classpath(settings, "pinot"),
                 "org.apache.pinot.tools.admin.PinotAdministrator", "StartServiceManager", "-zkAddress", f"127.0.0.1:{settings.ports.zookeeper}",
                 "-clusterName", CLUSTER, "-port", "-1", "-bootstrapConfigPaths", *(str(conf / f"{r}.conf") for r in roles),
             ),
@@ -31,8 +32,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
             ready_timeout=300,
             # its tables consume topics, which are made after Kafka's start
             needs=("zookeeper", "kafka"),
-            ports=("pinot_controller", "pinot_broker", "pinot_server", "pinot_server_admin"),
-            files={logging: log_text, **{conf / f"{r}.conf": _properties(settings, r) for r in roles}},
+            ports=("pinot_controller", "pinot_broker", "pinot_server", "pinot_server_admin", "pinot_metrics"),
+            files={logging: log_text, **agent_files, **{conf / f"{r}.conf": _properties(settings, r) for r in roles}},
             prepare=_decoder,
             after=_tables,
             # it closes its consumers one after the other, seconds each; killed, it reads their rows again from Kafka

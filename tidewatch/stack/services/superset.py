@@ -82,9 +82,9 @@ def ready(settings: Settings) -> bool:
 
 def after(settings: Settings) -> None:
     """Bring in the dashboards if their files changed."""
-    from tidewatch import dashboards
+    from tidewatch.dashboards import server
 
-    dashboards.apply(settings, only_if_changed=True)
+    server.apply(settings, only_if_changed=True)
 
 
 def services(settings: Settings) -> tuple[Service, ...]:

@@ -4,25 +4,34 @@ import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
 import org.apache.flink.api.common.serialization.DeserializationSchema;
 import org.apache.flink.api.common.typeinfo.TypeInformation;
+import org.apache.flink.core.memory.MemorySegment;
+import org.apache.flink.core.memory.MemorySegmentFactory;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonProcessingException;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.ObjectMapper;
 import org.apache.flink.table.data.GenericRowData;
 import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.data.StringData;
+import org.apache.flink.table.data.binary.BinaryStringData;
 import org.apache.flink.table.types.logical.RowType;
 
 /**
- * Reads one schemaless Avro record into a row, and never fails: a malformed record becomes a row with
- * {@code decode_error} set, its key if that could be read, and nulls elsewhere.
+ * Reads one schemaless Avro record into a row, and never fails: a record that cannot be used becomes a row with
+ * {@code fault} (the reason: {@code malformed}, or the field and the rule it breaks, as in {@code bytes_out_range}) and
+ * {@code detail} set. A malformed one keeps its key if that could be read, and nulls elsewhere. Rules that need another
+ * time than the record's own are not looked at.
  *
  * <p>Strings stay where they are in the record's bytes; nothing is copied.
  */
 public final class AvroDecoder implements DeserializationSchema<RowData> {
-    private static final long serialVersionUID = 1L;
+    private static final long serialVersionUID = 2L;
     private static final int STRING = 0;
     private static final int LONG = 1;
     private static final int INT = 2;
@@ -35,8 +44,16 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
     private final boolean[] nullable;
     /** Where each field goes in the row; -1: nowhere. */
     private final int[] places;
+    /** The contract's limits; of a text, its length in characters. */
+    private final long[] least;
+    private final long[] most;
+    private final double[] leastDouble;
+    private final double[] mostDouble;
+    /** The texts that a field may have; null: any. */
+    private final byte[][][] values;
     private final int width;
-    private final int errorPlace;
+    private final int faultPlace;
+    private final int detailPlace;
     private final int originalPlace;
     private final int externalPlace;
     private final int directionField;
@@ -64,32 +81,64 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
         }
     }
 
-    public AvroDecoder(String fields, List<String> inside, RowType row, TypeInformation<RowData> produced) {
+    public AvroDecoder(String schema, List<String> inside, RowType row, TypeInformation<RowData> produced) {
         this.produced = produced;
-        List<String> specs = split(fields);
+        JsonNode fields;
+        try {
+            fields = new ObjectMapper().readTree(schema).get("fields");
+        } catch (JsonProcessingException e) {
+            throw new IllegalArgumentException("the schema is no JSON: " + e.getMessage());
+        }
         width = row.getFieldCount();
         Map<String, Integer> column = new HashMap<>();
         for (int i = 0; i < width; i++) {
             column.put(row.getFieldNames().get(i), i);
         }
-        int n = specs.size();
+        int n = fields.size();
         names = new String[n];
         types = new int[n];
         nullable = new boolean[n];
         places = new int[n];
+        least = new long[n];
+        most = new long[n];
+        leastDouble = new double[n];
+        mostDouble = new double[n];
+        values = new byte[n][][];
         Map<String, Integer> field = new HashMap<>();
         for (int i = 0; i < n; i++) {
-            String[] spec = specs.get(i).split("\\s+");
-            nullable[i] = spec[1].endsWith("?");
-            names[i] = spec[0];
-            types[i] = TYPES.indexOf(spec[1].replace("?", ""));
+            JsonNode declared = fields.get(i);
+            JsonNode type = declared.get("type");
+            names[i] = declared.get("name").asText();
+            if (type.isArray()) {
+                if (type.size() != 2 || !type.get(0).asText().equals("null")) {
+                    throw new IllegalArgumentException(names[i] + ": a union must be [\"null\", type]");
+                }
+                nullable[i] = true;
+                type = type.get(1);
+            }
+            types[i] = TYPES.indexOf(type.isObject() ? type.get("type").asText() : type.asText());
             if (types[i] < 0) {
-                throw new IllegalArgumentException("unknown type in field '" + specs.get(i) + "'");
+                throw new IllegalArgumentException(names[i] + ": unknown type " + type);
+            }
+            boolean text = types[i] == STRING;
+            JsonNode low = declared.get(text ? "min_length" : "min");
+            JsonNode high = declared.get(text ? "max_length" : "max");
+            least[i] = low == null ? Long.MIN_VALUE : low.asLong();
+            most[i] = high == null ? Long.MAX_VALUE : high.asLong();
+            leastDouble[i] = low == null ? Double.NEGATIVE_INFINITY : low.asDouble();
+            mostDouble[i] = high == null ? Double.POSITIVE_INFINITY : high.asDouble();
+            JsonNode allowed = declared.get("values");
+            if (allowed != null) {
+                values[i] = new byte[allowed.size()][];
+                for (int k = 0; k < allowed.size(); k++) {
+                    values[i][k] = allowed.get(k).asText().getBytes(StandardCharsets.UTF_8);
+                }
             }
             places[i] = column.getOrDefault(names[i], -1);
             field.put(names[i], i);
         }
-        errorPlace = column.getOrDefault("decode_error", -1);
+        faultPlace = column.getOrDefault("fault", -1);
+        detailPlace = column.getOrDefault("detail", -1);
         originalPlace = column.getOrDefault("original", -1);
         boolean addressed = !inside.isEmpty() && field.containsKey("src_ip") && field.containsKey("dst_ip");
         externalPlace = addressed ? column.getOrDefault("external", -1) : -1;
@@ -119,6 +168,11 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
             return failed(row, "the record has no value");
         }
         Cursor cursor = new Cursor(value);
+        MemorySegment[] segments = {MemorySegmentFactory.wrap(value)};
+        // the first rule that is broken, by whom and with what
+        String fault = null;
+        Object culprit = null;
+        int culpritField = 0;
         int i = 0;
         try {
             // offsets and lengths of the texts that `external` looks at
@@ -145,7 +199,7 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
                             throw new Malformed("a text of " + length + " bytes, " + (value.length - cursor.at) + " are left");
                         }
                         int size = (int) length;
-                        requireUtf8(value, cursor.at, size);
+                        int characters = characters(value, cursor.at, size);
                         if (i == directionField) {
                             directionAt = cursor.at;
                         } else if (i == srcField) {
@@ -155,8 +209,21 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
                             dstAt = cursor.at;
                             dstLength = size;
                         }
+                        BinaryStringData text = null;
                         if (place >= 0) {
-                            row.setField(place, StringData.fromBytes(value, cursor.at, size));
+                            text = new BinaryStringData(segments, cursor.at, size);
+                            row.setField(place, text);
+                        }
+                        if (fault == null) {
+                            if (characters < least[i] || characters > most[i]) {
+                                fault = "_length";
+                            } else if (values[i] != null && !isOneOf(values[i], value, cursor.at, size)) {
+                                fault = "_values";
+                            }
+                            if (fault != null) {
+                                culprit = text;
+                                culpritField = i;
+                            }
                         }
                         cursor.at += size;
                         break;
@@ -165,6 +232,11 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
                         long x = readLong(cursor);
                         if (place >= 0) {
                             row.setField(place, x);
+                        }
+                        if (fault == null && (x < least[i] || x > most[i])) {
+                            fault = "_range";
+                            culprit = x;
+                            culpritField = i;
                         }
                         break;
                     }
@@ -176,12 +248,22 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
                         if (place >= 0) {
                             row.setField(place, (int) x);
                         }
+                        if (fault == null && (x < least[i] || x > most[i])) {
+                            fault = "_range";
+                            culprit = x;
+                            culpritField = i;
+                        }
                         break;
                     }
                     case DOUBLE: {
                         double x = readDouble(cursor);
                         if (place >= 0) {
                             row.setField(place, x);
+                        }
+                        if (fault == null && (x < leastDouble[i] || x > mostDouble[i])) {
+                            fault = "_range";
+                            culprit = x;
+                            culpritField = i;
                         }
                         break;
                     }
@@ -206,6 +288,9 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
                 boolean in = directionField >= 0 && value[directionAt] == 'i';
                 row.setField(externalPlace, in ? inside.isOutside(value, srcAt, srcLength) : inside.isOutside(value, dstAt, dstLength));
             }
+            if (fault != null) {
+                told(row, names[culpritField] + fault, names[culpritField] + " is " + culprit);
+            }
             return row;
         } catch (Malformed e) {
             return failed(row, names[i] + ": " + e.getMessage() + " (byte " + cursor.at + " of " + value.length + ")");
@@ -219,10 +304,26 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
                 row.setField(places[i], null);
             }
         }
-        if (errorPlace >= 0) {
-            row.setField(errorPlace, StringData.fromString(error));
-        }
+        told(row, "malformed", error);
         return row;
+    }
+
+    private void told(GenericRowData row, String fault, String detail) {
+        if (faultPlace >= 0) {
+            row.setField(faultPlace, StringData.fromString(fault));
+        }
+        if (detailPlace >= 0) {
+            row.setField(detailPlace, StringData.fromString(detail));
+        }
+    }
+
+    private static boolean isOneOf(byte[][] values, byte[] bytes, int from, int length) {
+        for (byte[] v : values) {
+            if (v.length == length && Arrays.equals(v, 0, length, bytes, from, from + length)) {
+                return true;
+            }
+        }
+        return false;
     }
 
     private static long readLong(Cursor c) throws Malformed {
@@ -259,17 +360,19 @@ public final class AvroDecoder implements DeserializationSchema<RowData> {
         return x;
     }
 
-    private static void requireUtf8(byte[] bytes, int from, int length) throws Malformed {
+    /** The number of characters (code points) of a text. */
+    private static int characters(byte[] bytes, int from, int length) throws Malformed {
         for (int i = from; i < from + length; i++) {
             if (bytes[i] < 0) {
                 try {
-                    StandardCharsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(bytes, from, length));
-                    return;
+                    String text = StandardCharsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(bytes, from, length)).toString();
+                    return text.codePointCount(0, text.length());
                 } catch (CharacterCodingException e) {
                     throw new Malformed("not UTF-8");
                 }
             }
         }
+        return length;
     }
 
     @Override

@@ -21,12 +21,12 @@ import org.apache.flink.table.types.logical.RowType;
 /**
  * The format {@code tidewatch-avro}: schemaless Avro bodies into rows that say themselves what is wrong with them.
  *
- * <p>Beside the contract's fields a table may have {@code decode_error STRING} (null: the record is well formed),
- * {@code original BYTES} (the record's value) and {@code external BOOLEAN} (see {@link Networks}).
+ * <p>Beside the contract's fields a table may have {@code fault STRING} (why the record cannot be used; null: it can),
+ * {@code detail STRING}, {@code original BYTES} (the record's value) and {@code external BOOLEAN} (see {@link Networks}).
  */
 public final class AvroFormatFactory implements DeserializationFormatFactory {
-    static final ConfigOption<String> FIELDS = ConfigOptions.key("fields").stringType().noDefaultValue()
-            .withDescription("The schema's fields in order: 'name type, …'; a '?' after the type: the union [null, type].");
+    static final ConfigOption<String> SCHEMA = ConfigOptions.key("schema").stringType().noDefaultValue()
+            .withDescription("The contract: an Avro schema whose fields may have min, max, values, min_length, max_length.");
     static final ConfigOption<String> INSIDE = ConfigOptions.key("inside").stringType().defaultValue("")
             .withDescription("Networks that count as inside, comma separated; empty: `external` is null.");
 
@@ -37,7 +37,7 @@ public final class AvroFormatFactory implements DeserializationFormatFactory {
 
     @Override
     public Set<ConfigOption<?>> requiredOptions() {
-        return Set.of(FIELDS);
+        return Set.of(SCHEMA);
     }
 
     @Override
@@ -49,13 +49,13 @@ public final class AvroFormatFactory implements DeserializationFormatFactory {
     public DecodingFormat<DeserializationSchema<RowData>> createDecodingFormat(
             DynamicTableFactory.Context context, ReadableConfig options) {
         FactoryUtil.validateFactoryOptions(this, options);
-        String fields = options.get(FIELDS);
+        String schema = options.get(SCHEMA);
         List<String> inside = AvroDecoder.split(options.get(INSIDE));
         return new DecodingFormat<>() {
             @Override
             public DeserializationSchema<RowData> createRuntimeDecoder(DynamicTableSource.Context source, DataType physical) {
                 DataType produced = DataTypes.of(physical.getLogicalType());
-                return new AvroDecoder(fields, inside, (RowType) physical.getLogicalType(), source.createTypeInformation(produced));
+                return new AvroDecoder(schema, inside, (RowType) physical.getLogicalType(), source.createTypeInformation(produced));
             }
 
             @Override

@@ -20,6 +20,10 @@ import org.apache.pinot.spi.stream.StreamMessageDecoder;
  * <p>Pinot's own SimpleAvroMessageDecoder lets Avro's runtime exceptions through, and one malformed record then stops
  * its partition for good; it also accepts trailing bytes. Skipping is by an empty list of records: no row, no error.
  *
+ * <p>A device's own duplicate (same key and {@code event_id}) is skipped too, within a segment: Pinot makes a decoder for
+ * each segment it fills, and begins both anew when it has to read them again. Pinot's own deduplication keeps some 100
+ * bytes of heap a row for as long as the row lives, at 81,000 events a second that is 700 GB a day.
+ *
  * <p>Properties: {@code schema} (the contract's Avro schema with min, max, values, min_length, max_length, role),
  * {@code max.future.ms} and {@code max.past.ms} (event time against this machine's clock: Pinot 0.11 does not hand the
  * record's own time to a decoder).
@@ -33,6 +37,8 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
         boolean nullable;
         boolean wanted;
         boolean time;
+        boolean key;
+        boolean id;
         double min = Double.NEGATIVE_INFINITY;
         double max = Double.POSITIVE_INFINITY;
         int minLength;
@@ -55,6 +61,9 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
     private long maxPast;
     private int at;
     private int end;
+    /** Fingerprints of the segment's rows, by open addressing; 0 is free. */
+    private long[] seen = new long[1 << 12];
+    private int seenCount;
 
     @Override
     public void init(Map<String, String> properties, Set<String> fieldsToRead, String topic) {
@@ -76,6 +85,8 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
             f.type = type.getType();
             f.wanted = fieldsToRead == null || fieldsToRead.isEmpty() || fieldsToRead.contains(f.name);
             f.time = "time".equals(declared.getObjectProp("role"));
+            f.key = "key".equals(declared.getObjectProp("role"));
+            f.id = f.name.equals("event_id");
             f.min = number(declared, "min", f.min);
             f.max = number(declared, "max", f.max);
             f.minLength = (int) number(declared, "min_length", f.minLength);
@@ -100,14 +111,22 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
     public GenericRow decode(byte[] payload, int offset, int length, GenericRow row) {
         at = offset;
         end = offset + length;
+        long fingerprint = 0xcbf29ce484222325L;
         try {
             for (Field f : fields) {
+                int from = at;
                 Object value = read(payload, f);
+                if (f.key || f.id) {
+                    // FNV-1a over the encoded field, its length included
+                    for (int i = from; i < at; i++) {
+                        fingerprint = (fingerprint ^ payload[i] & 0xff) * 0x100000001b3L;
+                    }
+                }
                 if (f.wanted) {
                     row.putValue(f.name, value);
                 }
             }
-            if (at == end) {
+            if (at == end && isNew(fingerprint)) {
                 return row;
             }
         } catch (Refused e) {
@@ -116,6 +135,41 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
         row.clear();
         row.putValue(GenericRow.MULTIPLE_RECORDS_KEY, NOTHING);
         return row;
+    }
+
+    /** Whether the segment has no row of this fingerprint yet; remembers it. Of n rows one is wrongly skipped with a chance of n / 2^64. */
+    private boolean isNew(long fingerprint) {
+        // FNV's low bits are weak
+        long x = fingerprint ^ fingerprint >>> 32;
+        x *= 0xd6e8feb86659fd93L;
+        x ^= x >>> 32;
+        x = x == 0 ? 1 : x;
+        if (!insert(seen, x)) {
+            return false;
+        }
+        if (++seenCount > seen.length / 2) {
+            long[] wider = new long[seen.length * 2];
+            for (long old : seen) {
+                if (old != 0) {
+                    insert(wider, old);
+                }
+            }
+            seen = wider;
+        }
+        return true;
+    }
+
+    private static boolean insert(long[] table, long x) {
+        int mask = table.length - 1;
+        for (int i = (int) x & mask;; i = i + 1 & mask) {
+            if (table[i] == 0) {
+                table[i] = x;
+                return true;
+            }
+            if (table[i] == x) {
+                return false;
+            }
+        }
     }
 
     private Object read(byte[] bytes, Field f) throws Refused {

@@ -1,0 +1,220 @@
+"""Windows meet what is needed to score them: their device's metrics, the windows before, baselines and models of their time."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from streaming import job
+from streaming.windows import handed, wanted
+from tests.test_scoring import model
+from tidewatch import scoring
+from tidewatch.detectors import all_detectors
+from tidewatch.settings import ROOT, current, load
+
+MINUTE, T0 = 60_000, 1_795_474_800_000
+WINDOWS, DEVICES = 50, ("a", "b", "gerät-€")
+SEEN = next(h for h in handed() if h.lookback > 1 and h.view == "reading_1m")
+ALONE = next(h for h in handed() if h.view == "flow_1m" and h.lookback == 1)
+GAP = 20
+"""Minute in which device b reports nothing."""
+CHANGE = T0 + 30 * MINUTE - 1
+"""From here on another model of `lie` holds, and other baselines of device a."""
+INPUTS = np.random.default_rng(1).normal(size=(len(DEVICES), 2, WINDOWS, len(SEEN.inputs)))
+INPUTS[0, 0, 7, 0] = np.nan
+
+
+def end(window: int) -> int:
+    return T0 + (window + 1) * MINUTE
+
+
+def center(detector: str, d: int, valid_from: int) -> np.ndarray[Any, Any]:
+    """(24, d)"""
+    return 1e9 + np.random.default_rng([ord(detector[0]), valid_from % 997]).normal(size=(24, d))
+
+
+def baseline(detector: str, device: str, metric: str, d: int, valid_from: int, **more: Any) -> dict[str, Any]:
+    return {"entity": f"{detector}|{device}|{metric}", "device_id": device, "valid_from": valid_from, "source": "kind", "scale": [0.5] * d,
+            "center": center(detector, d, valid_from).ravel().tolist(), **more}
+
+
+def windows() -> Iterator[dict[str, Any]]:
+    for i in range(WINDOWS):
+        for d, device in enumerate(DEVICES):
+            for h in (SEEN, ALONE):
+                for m in range(2) if h is SEEN else (0,):
+                    if (d, i) != (1, GAP) or h is ALONE:
+                        yield {
+                            "view": h.view, "detectors": [f"{x.use_case}|{x.name}|{len(x.signals)}" for x in h.detectors], "device_id": device,
+                            "metric": f"m{m}" if h is SEEN else "", "begin_ms": end(i) - MINUTE, "end_ms": end(i), "lookback": h.lookback,
+                            "inputs": [None if np.isnan(x) else x for x in INPUTS[d, m, i]] if h is SEEN else [float(i)] * len(h.inputs),
+                        }
+
+
+Rows = dict[tuple[str, str, int], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Flink with the job's own relations from windows to scores, over files."""
+    pytest.importorskip("pyflink", reason="the flink environment has it")
+    from pyflink.table import EnvironmentSettings, TableEnvironment
+
+    from streaming import build
+
+    build.build(current())
+    folder = tmp_path_factory.mktemp("rows")
+    uri = {}
+    for use_case, h in (("lie", SEEN), ("leak", ALONE)):
+        parts = {x.name: model(x).detectors[x.name] for x in h.detectors if x.use_case == use_case}
+        (folder / f"{use_case}.json").write_text(scoring.dump(scoring.Model(use_case, "pca", parts)))
+        uri[use_case] = (folder / f"{use_case}.json").as_uri()
+    te = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
+    for key, value in {"table.local-time-zone": "UTC", "parallelism.default": "1", "pipeline.jars": build.jar_path(current()).as_uri(),
+                       "python.executable": sys.executable, "python.pythonpath": str(ROOT)}.items():
+        te.get_config().set(key, value)
+    job.register_functions(te, load(state_dir=folder))
+
+    def table(name: str, columns: str, time: str, mark: str, found: list[dict[str, Any]]) -> None:
+        (folder / name).write_text("".join(json.dumps(r) + "\n" for r in found))
+        te.execute_sql(
+            f"CREATE TABLE `{name}` ({columns}, `rowtime` AS TO_TIMESTAMP_LTZ({time}, 3), WATERMARK FOR `rowtime` AS TO_TIMESTAMP_LTZ({mark}, 3))"
+            f" WITH ('connector'='filesystem', 'path'='{(folder / name).as_uri()}', 'format'='json')")
+
+    table("windows", "`view` STRING, `detectors` ARRAY<STRING>, `device_id` STRING, `bucket` AS tidewatch_bucket(`device_id`), `metric` STRING,"
+          " `begin_ms` BIGINT, `end_ms` BIGINT, `lookback` INT, `inputs` ARRAY<DOUBLE>", "`end_ms` - 1", "`end_ms` - 2", list(windows()))
+    never_late = f"COALESCE(`valid_from`, 0) + {job.NEVER_LATE // timedelta(milliseconds=1)}"
+    found = [
+        baseline(x.name, device, "" if h is ALONE else "m0", len(x.signals), T0 - 1)
+        for h in (SEEN, ALONE) for x in h.detectors for device in DEVICES if (x.name, device) != ("corruption", "b")
+    ]
+    wrong = next(x for x in SEEN.detectors if x.name == "corruption")
+    found += [baseline("corruption", "b", "m0", 2, T0 - 1), baseline("corruption", "a", "m0", len(wrong.signals), CHANGE, source="device"), {"entity": None}]
+    table("baselines", "`entity` STRING, `device_id` STRING, `bucket` AS tidewatch_bucket(`device_id`), `valid_from` BIGINT, `source` STRING,"
+          " `center` ARRAY<DOUBLE>, `scale` ARRAY<DOUBLE>", never_late, "`valid_from`", found)
+    table("models", "`use_case` STRING, `version` STRING, `uri` STRING, `shadow_version` STRING, `shadow_uri` STRING, `valid_from` BIGINT", never_late, "`valid_from`", [
+        {"use_case": "lie", "version": "1", "uri": uri["lie"], "valid_from": T0 - 1},
+        {"use_case": "leak", "version": "1", "uri": uri["leak"], "valid_from": T0 + 10 * MINUTE},
+        {"use_case": "lie", "version": "2", "uri": uri["lie"], "valid_from": CHANGE, "shadow_version": "3", "shadow_uri": uri["lie"]}, {"use_case": None, "version": "3"}, {"use_case": "lie", "version": "3"},
+    ])
+    for name, sql in job.views_sql(load()):
+        if name in ("told", "matched", "scores"):
+            te.create_temporary_view(name, te.sql_query(sql))
+    # a local Flink runs its Python workers in this process and leaves their environment (PYFLINK_GATEWAY_DISABLED=1) behind
+    with mock.patch.dict(os.environ):
+        yield te
+
+
+@pytest.fixture(scope="module")
+def rows(flink: Any) -> Rows:
+    """What Flink matches, by (detector, device, window)."""
+    # arrays as text: PyFlink cannot collect one with nulls
+    texts, numbers = ("model", "metric", "source"), ("inputs", "center", "scale")
+    columns = ("detector", "device_id", "window_end_ms", *texts, *numbers)
+    sql = ", ".join(f"CAST(`{c}` AS STRING)" if c in (*texts, *numbers) else f"`{c}`" for c in columns)
+    with flink.execute_sql(f"SELECT {sql} FROM `matched`").collect() as answer:
+        made = [dict(zip(columns, r, strict=True)) for r in answer]
+    for r in made:
+        r |= {c: [None if x == "NULL" else x for x in r[c][1:-1].split(", ")] for c in texts}
+        r |= {c: [float(x) for x in r[c][1:-1].split(", ")] for c in numbers}
+    keyed = {(r["detector"], r["device_id"], (r["window_end_ms"] - T0) // MINUTE - 1): r for r in made}
+    assert len(keyed) == len(made)
+    return keyed
+
+
+@pytest.mark.flink
+@pytest.mark.filterwarnings("ignore")
+def test_each_window_is_there_once_if_its_use_case_has_a_model(rows: Rows) -> None:
+    want = {(x.name, d, i) for h in (SEEN, ALONE) for x in h.detectors for d in DEVICES for i in range(WINDOWS)
+            if (x.use_case == "lie" and (d, i) != ("b", GAP)) or (x.use_case == "leak" and i >= 10)}
+    assert rows.keys() == want
+    told = [rows["corruption", "b", i]["model"] for i in (0, 28, 29, 49)]
+    assert [(m[0], *m[2:]) for m in told] == [("1", "", ""), ("1", "", ""), ("2", "3", told[3][1]), ("2", "3", told[3][1])]
+
+
+@pytest.mark.flink
+@pytest.mark.filterwarnings("ignore")
+def test_windows_of_a_lookback_are_handed_over_as_the_batch_side_sees_them(rows: Rows) -> None:
+    detector = next(x for x in SEEN.detectors if x.name == "corruption")
+    back = detector.lookback
+    assert back is not None
+    places = [SEEN.inputs.index(sql) for sql in wanted(detector)]
+    for (name, device, i), row in rows.items():
+        if name != "corruption":
+            continue
+        d = DEVICES.index(device)
+        assert row["metric"] == ["m0", "m1"]
+        got = SEEN.observe(detector, SEEN.read(np.array(row["inputs"])))
+        there = [k for k in range(WINDOWS) if (d, k) != (1, GAP) and k <= i][-back.windows:]
+        ends = np.full((2, back.windows), -np.inf)
+        inputs = np.full((2, len(places), back.windows), np.nan)
+        ends[:, back.windows - len(there):] = [end(k) for k in there]
+        inputs[:, :, back.windows - len(there):] = INPUTS[d][:, there][:, :, places].transpose(0, 2, 1)
+        np.testing.assert_array_equal(got, back.signals(ends, inputs))
+    for (name, _, i), row in rows.items():
+        if name == "exfiltration":
+            assert row["metric"] == [""] and row["inputs"] == [end(i), *[float(i)] * len(ALONE.inputs)]
+
+
+@pytest.mark.flink
+@pytest.mark.filterwarnings("ignore")
+def test_the_baseline_is_that_of_the_time_and_hour(rows: Rows) -> None:
+    hours = set()
+    for (name, device, i), row in rows.items():
+        d = len(next(x for x in all_detectors() if x.name == name).signals)
+        got = np.array(row["center"]).reshape(-1, d)
+        assert np.array(row["scale"]).shape == (len(row["metric"]) * d,) and np.isnan(got[1:]).all() and set(row["source"][1:]) <= {None}
+        if (name, device) == ("corruption", "b"):  # its baseline has other signals
+            assert row["source"] == [None, None] and np.isnan(got).all() and np.isnan(row["scale"]).all()
+            continue
+        new = (name, device) == ("corruption", "a") and i >= 29
+        assert row["source"][0] == ("device" if new else "kind") and row["scale"][:d] == [0.5] * d
+        hour = end(i) // 3_600_000 % 24
+        hours.add(hour)
+        want = center(name, d, CHANGE if new else T0 - 1)[hour]
+        assert np.abs(got[0] - want).max() < 1e-6, "2^-24 of what differs between hours, and what a double has at 1e9"
+    assert len(hours) == 1 or max(hours) - min(hours) == 1
+
+
+@pytest.mark.flink
+@pytest.mark.filterwarnings("ignore")
+def test_they_are_scored_in_a_python_worker_as_they_are_here(flink: Any, rows: Rows, tmp_path: Path) -> None:
+    from streaming.scorer import Scorer
+    from tests.streaming.test_scorer import context
+
+    here = Scorer(str(tmp_path))
+    here.open(context([]))
+    kinds = {d.name: d.use_case for d in all_detectors()}
+    columns = [[kinds[k[0]], k[0], *r["model"], *(np.array(r[c]) for c in ("metric", "inputs", "source", "center", "scale"))] for k, r in rows.items()]
+    want = here.eval(*(pd.Series(list(c)) for c in zip(*columns, strict=True)))
+    want = {k: w for k, w in zip(rows, want.to_dict("records"), strict=True) if w["score"] is not None}
+    numbers, others = ("score", "usual_low", "shadow_score"), ("metric", "anomalous", "model_version", "baseline", "severity", "reason", "shadow_version")
+    names = ("detector", "device_id", "window_end_ms", *numbers, *others)
+    sql = ", ".join(f"`{n}`" for n in names)
+    with flink.execute_sql(f"SELECT {sql}, CAST(`top_observed` AS STRING) AS `top` FROM `scores`").collect() as answer:
+        got = {(r[0], r[1], (r[2] - T0) // MINUTE - 1): dict(zip((*names, "top"), r, strict=True)) for r in answer}
+    assert got.keys() == want.keys() and len(got) > 250
+    for k, w in want.items():
+        for n in numbers:
+            assert (w[n] is None or np.isnan(w[n])) if got[k][n] is None else got[k][n] == pytest.approx(w[n], rel=1e-12), (k, n)
+        assert {n: got[k][n] for n in others} == {n: w[n] for n in others}, k
+        assert [float(x) for x in got[k]["top"][1:-1].split(", ")] == w["top_observed"].tolist()
+
+
+def test_what_several_detectors_read_is_handed_over_once() -> None:
+    for h in handed():
+        assert len(set(h.inputs)) == len(h.inputs)
+        seen = h.read(np.arange(2.0 * (1 + len(h.inputs)) * h.lookback))
+        for d in h.detectors:
+            assert h.observe(d, seen).shape == (2, len(d.signals))
+    assert sorted(d.name for h in handed() for d in h.detectors) == [d.name for d in all_detectors()]
