@@ -211,8 +211,8 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
     """Scores of the test windows, one row a device and window: device_id, end_ms, score, fired, and what weighs most:
     metric, signal, detector; None: nothing to train on.
 
-    As in `jobs.train`: the first part of the train part fits, its last raises the threshold until false alerts keep within the
-    budget. Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
+    As in `jobs.train`: the first part of the train part fits and sets the threshold, its last raises it until false alerts keep within
+    the budget. Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
     """
     frame, size = rows(spark, s, detector), features.view(detector.view).size_seconds * 1000
     past = before(s, frame["device_id"], frame["end_ms"])
@@ -226,11 +226,13 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
     baselines = build_baselines.assemble(detector, build_baselines.of_entities(detector, history), inventory).assign(valid_from=0)
     w = train.match(detector, history, baselines)
     cut = train.split([w])
-    made = train.fit_detector(spark, detector, w.at(w.end_ms <= cut), (family,), SEED)
+    learned = w.at(w.end_ms <= cut)
+    made = train.fit_detector(spark, detector, learned, (family,), SEED)
+    gap, rule, share_of = s.settings.stream.alert_gap, s.settings.promotion, len(of_use_case(detector.use_case))
     model = scoring.Model(detector.use_case, family, {detector.name: made[family]})
+    model = backtest.at_return_level(model, (detector,), {detector.name: learned}, gap, rule.target_false_alerts / share_of)
     held = train.match(detector, frame[past & (frame["end_ms"] - size > cut).to_numpy()], baselines)
-    model = backtest.at_budget(model, (detector,), {detector.name: held}, known, s.settings.stream.alert_gap,
-                               s.settings.promotion.max_false_alerts / len(of_use_case(detector.use_case)))
+    model = backtest.at_budget(model, (detector,), {detector.name: held}, known, gap, rule.max_false_alerts / share_of)
     parts = []
     test = frame[~past]
     for _, part in test.groupby(test["device_id"].map(hash) % max(1, len(test) // 500_000), sort=False):

@@ -21,6 +21,12 @@ STRENGTHS = (6.0, 12.0, 24.0)
 INJECTED = 300
 """Windows perturbed for each kind and strength."""
 DAY_MS = 86_400_000
+PEAKS = 100
+"""Highest peaks of the training to which the tail of its alerts is fitted, if there are as many."""
+BEYOND = 1.0
+"""A threshold is at most so many decades beyond the least likely training window: what is rarer nobody has seen."""
+LEAST_DECADES, MOST_DECADES = 4.0, 8.0
+"""-log10(p) of the least and the greatest threshold, whatever the training looked like or was contaminated with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,11 +150,58 @@ def incidents(
     return int(alert[-1]) + 1 - (len(np.unique(alert[~quiet[order]])) if quiet is not None else 0)
 
 
+def return_level(
+    device: NDArray[np.str_], end_ms: NDArray[np.int64], decades: Array, days: float, gap: timedelta, rate: float,
+) -> float:
+    """The height that the peaks of windows' `decades` (n,) pass `rate` times a device and day.
+
+    Peaks over a threshold (Coles 2001, chapter 4): windows of a device at most the gap apart have one peak, as they have one alert;
+    by how much the highest `PEAKS` pass a threshold is exponential, as what -log10(p) says of itself. It is fitted by the
+    quantile of 80 %, which a few windows that were not ordinary do not move, and of all quantiles tells an exponential best.
+    """
+    order = np.lexsort((end_ms, device))
+    device, end_ms, decades = device[order], end_ms[order], np.nan_to_num(decades[order])
+    if not len(decades) or days <= 0:
+        return 0.0
+    ranked = np.sort(decades)[::-1]
+    most = PEAKS
+    while True:
+        least = float(ranked[min(most, len(ranked) - 1)])
+        rows = np.flatnonzero(decades > least)
+        apart = (device[rows][1:] != device[rows][:-1]) | (np.diff(end_ms[rows]) > gap // timedelta(milliseconds=1))
+        peaks = np.maximum.reduceat(decades[rows], np.concatenate([[0], np.flatnonzero(apart) + 1])) if len(rows) else rows
+        if len(peaks) >= PEAKS or most >= len(ranked):
+            break
+        most *= 2
+    if not len(peaks):
+        return least
+    mean = float(np.quantile(peaks - least, 0.8)) / np.log(5)
+    return least + mean * float(np.log(len(peaks) / (days * rate)))
+
+
+def at_return_level(
+    model: scoring.Model, detectors: Sequence[Detector], windows: Mapping[str, Windows], gap: timedelta, target: float,
+) -> scoring.Model:
+    """The model with thresholds that ordinary windows like these, which it was trained on, are expected to pass `target` times a device
+    and day, over all detectors, as far as they can tell: at most `BEYOND` the least likely of them."""
+    parts = dict(model.detectors)
+    for detector in detectors:
+        if not len(windows[detector.name]):
+            continue
+        rows, got, _ = score(model, detector.name, windows[detector.name])
+        w = windows[detector.name].at(rows)
+        decades = np.nan_to_num(scoring.from_score(got))
+        level = return_level(w.device, w.end_ms, decades, device_days([w]), gap, target / len(detectors))
+        level = float(np.clip(level, LEAST_DECADES, np.clip(decades.max() + BEYOND, LEAST_DECADES, MOST_DECADES)))
+        parts[detector.name] = replace(parts[detector.name], threshold=level / (scoring.DECADES + level))
+    return replace(model, detectors=parts)
+
+
 def at_budget(
     model: scoring.Model, detectors: Sequence[Detector], windows: Mapping[str, Windows], labels: Labels, gap: timedelta, limit: float,
 ) -> scoring.Model:
     """The model at the operating point that the budget allows: thresholds raised, never lowered, until each detector raises no
-    more than its equal part of `limit` alerts a device and day on held-out windows without a label.
+    more than its equal part of `limit` alerts a device and day on held-out windows that see nothing of a labelled incident.
 
     So families are compared by what they find at the same price (a detection rate at a fixed false alarm rate, Egan 1975).
     """
@@ -159,7 +212,7 @@ def at_budget(
             continue
         rows, got, _ = score(model, detector.name, every_metric)
         w, part = every_metric.at(rows), parts[detector.name]
-        quiet = untouched(w, labels)
+        quiet = untouched(w, labels, detector.afterglow)
         allowed = int(limit / len(detectors) * device_days([w]))
         loud = got >= part.threshold
         steps = np.unique(got[loud & quiet])
@@ -196,7 +249,7 @@ class Measured:
     share: Array
     """(n, d) Each signal's share of the score."""
     quiet: NDArray[np.bool_]
-    """(n,) No label touches it."""
+    """(n,) It sees nothing of a labelled incident."""
     labelled: NDArray[np.bool_]
     """(n,) A label of the model's use case touches it."""
     hit: Array
@@ -224,7 +277,7 @@ def measure(model: scoring.Model, detector: Detector, every_metric: Windows, lab
     own = np.zeros(len(w), dtype=bool)
     for touched in touching(w, Labels(labels.device[mine], labels.start_ms[mine], labels.end_ms[mine], labels.use_case[mine])):
         own[touched] = True
-    return Measured(w, got, share, untouched(w, labels), own, hit, number, seconds)
+    return Measured(w, got, share, untouched(w, labels, detector.afterglow), own, hit, number, seconds)
 
 
 def run(

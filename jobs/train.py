@@ -42,6 +42,8 @@ SAMPLE = 10_000
 JITTER = 0.1
 """Noise on MLlib's sample, in units of z, so that a signal that never moves does not make a singular covariance."""
 CLUSTERS = 8
+STARTS, ROUNDS = 3, 50
+"""k-means ends in the minimum nearest to where it starts: the best of so many starts is taken, each until it moves no more or so long."""
 MIXTURES = 3
 EXPLAINED = 0.9
 """Share of the variance that the PCA's components keep, always leaving one direction to the residual."""
@@ -146,7 +148,8 @@ def fit_family(family: str, frame: DataFrame, z: Array, seed: int) -> dict[str, 
     if family == "kmeans":
         from pyspark.ml.clustering import KMeans
 
-        clusters = KMeans(k=CLUSTERS, seed=seed, maxIter=10, featuresCol="z").fit(frame)
+        starts = [KMeans(k=CLUSTERS, seed=seed + i, maxIter=ROUNDS, featuresCol="z").fit(frame) for i in range(STARTS)]
+        clusters = min(starts, key=lambda m: m.summary.trainingCost)
         return {"centers": np.array(sorted(map(tuple, clusters.clusterCenters())))}
     if family == "gmm":
         from pyspark.ml.clustering import GaussianMixture
@@ -217,6 +220,7 @@ def train(
     ).toPandas()
     read: dict[str, backtest.Windows] = {}
     parts: dict[str, dict[str, scoring.DetectorModel]] = {}
+    learned: dict[str, backtest.Windows] = {}
     held: dict[str, backtest.Windows] = {}
     counts: dict[str, int] = {}
     for d in detectors:
@@ -239,7 +243,8 @@ def train(
         cli.say(f"{text}: left out of the model")
     for d in detectors:
         w = read[d.name]
-        parts[d.name] = fit_detector(spark, d, backtest.clean(w.at(w.end_ms <= cut), labels, d.afterglow), families, seed)
+        learned[d.name] = backtest.clean(w.at(w.end_ms <= cut), labels, d.afterglow)
+        parts[d.name] = fit_detector(spark, d, learned[d.name], families, seed)
         held[d.name] = w.at(w.start_ms >= cut)
     tags = {
         "use_case": use_case, "window_start": cli.iso(start), "window_end": cli.iso(end), "git_revision": revision(),
@@ -258,6 +263,7 @@ def train(
         for family in families:
             notes = {k: tags[k] for k in ("window_start", "window_end", "git_revision")}
             model = scoring.Model(use_case, family, {name: p[family] for name, p in parts.items()}, notes)
+            model = backtest.at_return_level(model, detectors, learned, gap, settings.promotion.target_false_alerts)
             model = backtest.at_budget(model, detectors, held, labels, gap, settings.promotion.max_false_alerts)
             before = {n: m.threshold for n, m in model.detectors.items()}
             model = feedback.heed(model, detectors, read, held, labels, marks, seed)

@@ -63,10 +63,12 @@ def test_a_counter_is_judged_by_its_steps() -> None:
 
 
 def test_a_rate_that_falls_to_nothing_collapses_once() -> None:
-    rate = 1000 + 100 * np.sin(np.arange(WINDOWS))
+    rate = 1000 + np.sin(np.arange(WINDOWS))
     rate[-1] = 0
     got = falls(rate)
     assert got["fall"] > 2.5 and got["gone_share"] == 1 and got["rate"] == 0
+    noisy = np.where(rate > 0, 1000 + 100 * np.sin(np.arange(WINDOWS)), 0)
+    assert 1 < falls(noisy)["fall"] < 1.5, "what lies below its noise is nothing already"
     rate[-2] = 0
     assert falls(rate)["fall"] == pytest.approx(0, abs=1e-9), "it fell a minute ago"
     bursty = np.where(np.arange(WINDOWS) % 3 == 0, 0.0, 1000.0)

@@ -32,9 +32,6 @@ FAMILIES = ("pca", "kmeans", "gmm")
 TRANSFORMS = ("identity", "log1p")
 DECADES = 6.0
 """-log10(p) at which the score is 0.5."""
-LEAST_DECADES, BEYOND = 4.0, 0.5
-"""A window is anomalous if it is half a decade less likely than all of the training windows: from -log10(p) = 4 on at the
-earliest, and at the detector's threshold at the latest, whatever contaminated the training."""
 TOGETHER = 5
 """Metrics of a device whose evidence is added."""
 Z_MAX = 1e3
@@ -258,6 +255,11 @@ def to_score(decades: Array) -> Array:
     return np.asarray(decades / (DECADES + decades))
 
 
+def from_score(score: Array) -> Array:
+    """-log10 of the tail probability (n,) that scores below 1 stand for; NaN stays."""
+    return np.asarray(DECADES * score / (1.0 - score))
+
+
 def evidence(decades: Array, group: NDArray[np.int64], groups: int) -> Array:
     """What the metrics of each device's window say together: (groups,) from `decades` (n,); NaN where none says anything."""
     there = np.flatnonzero(~np.isnan(decades))
@@ -292,22 +294,22 @@ def fit(
     detector: Detector, family: str, arrays: Mapping[str, Array], center: Array, scale: Array, z: Array,
     group: NDArray[np.int64] | None = None,
 ) -> DetectorModel:
-    """A detector's model from its family's arrays, calibrated on the training z (n, d); `group` (n,): windows of devices."""
+    """A detector's model from its family's arrays, calibrated on the training z (n, d); `group` (n,): windows of devices.
+
+    Its threshold is the detector's, until `jobs.backtest` sets the model's own.
+    """
     s: tuple[Signal, ...] = detector.signals
     distances = distance(family, arrays, z)
     calibration = fit_calibration(distances)
     together = None
-    decades = np.maximum(0.0, -np.log10(probability(calibration, distances)))
     if group is not None:
-        found = evidence(decades, group, int(group.max()) + 1)
-        together = fit_calibration(found)
-        decades = -np.log10(probability(together, found))
-    seen = float(np.clip(decades.max() + BEYOND, LEAST_DECADES, DECADES))
+        decades = np.maximum(0.0, -np.log10(probability(calibration, distances)))
+        together = fit_calibration(evidence(decades, group, int(group.max()) + 1))
     return DetectorModel(
         signals=tuple(x.name for x in s), transforms=tuple(x.transform for x in s), directions=tuple(x.direction for x in s),
         scale_floors=np.array([x.scale_floor for x in s]), center=np.asarray(center, dtype=np.float64),
         scale=np.asarray(scale, dtype=np.float64), family=family, arrays={k: np.asarray(v, dtype=np.float64) for k, v in arrays.items()},
-        calibration=calibration, threshold=min(detector.threshold, seen / (DECADES + seen)), together=together,
+        calibration=calibration, threshold=detector.threshold, together=together,
     )
 
 

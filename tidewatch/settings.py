@@ -263,6 +263,7 @@ class Promotion(_Frozen):
     """The rule by which a challenger becomes champion."""
 
     margin: float = Field(0.01, ge=0, description="how much better its back-test figure must be")
+    target_false_alerts: float = Field(0.001, gt=0, description="alerts per device and day that thresholds are set for, if the training is long enough to tell")
     max_false_alerts: float = Field(0.5, ge=0, description="alerts per device and day on clean windows, at most")
     max_anomalous_share: float = Field(0.05, gt=0, le=1, description="share of a detector's clean windows that are called anomalous, at most")
     min_detection: float = Field(0.05, ge=0, le=1, description="share of incidents to find in the back-test, at least")

@@ -8,12 +8,12 @@ from datetime import timedelta
 import numpy as np
 
 from tidewatch.detectors import Array, Detector, Example, Lookback, Signal
-from tidewatch.detectors.history import counted, median
+from tidewatch.detectors.history import counted, median, steps
 
 LEAST_WINDOWS = 3
 """Windows before the newest without which nothing is said."""
 RESOLUTION = 1e-3
-"""A fall is measured down to this share of the usual value: from there on it is nothing."""
+"""A fall is measured down to this share of the usual value, or to the noise of the half hour before: from there on it is nothing."""
 
 
 def signs(h: Mapping[str, Array]) -> Array:
@@ -24,7 +24,8 @@ def signs(h: Mapping[str, Array]) -> Array:
     known = ~np.isnan(before)
     least = np.where(known, before, np.inf).min(axis=1)
     rate = (known.sum(axis=1) >= LEAST_WINDOWS) & (usual > 0) & (least >= 0) & ~counted(mean)
-    nothing = RESOLUTION * np.where(rate, usual, 1.0)
+    noise = median(np.abs(steps(mean[:, :-1])))
+    nothing = np.where(rate, np.fmax(RESOLUTION * usual, noise), 1.0)
     now = np.maximum(low[:, -1], 0.0)
     with np.errstate(invalid="ignore"):
         fall = np.log10((np.where(rate, least, 0.0) + nothing) / (now + nothing))
