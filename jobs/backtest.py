@@ -23,8 +23,8 @@ INJECTED = 300
 DAY_MS = 86_400_000
 PEAKS = 100
 """Highest peaks of the training to which the tail of its alerts is fitted, if there are as many."""
-BEYOND = 1.0
-"""A threshold is at most so many decades beyond the least likely training window: what is rarer nobody has seen."""
+BEYOND = 0.5
+"""A threshold is at most half a decade beyond the least likely training window: what is rarer nobody has seen."""
 LEAST_DECADES, MOST_DECADES = 4.0, 8.0
 """-log10(p) of the least and the greatest threshold, whatever the training looked like or was contaminated with."""
 

@@ -72,7 +72,7 @@ def _join(parts: Iterable[str]) -> str:
 def records_sql(contract: Contract, settings: Settings) -> str:
     """The table `<source>_records` over the source's topic."""
     rules = render.time_rules(contract, settings.limits, received_ms="tidewatch_millis(`ingested_at`)")
-    inside = ",".join(settings.network.not_external) if any(f.name == "dst_ip" for f in contract.fields) else ""
+    inside = ",".join(settings.network.not_external) if contract.addressed else ""
     return fill("records", {
         "name": contract.name,
         "columns": _join(f"{render.quoted(f.name)} {FLINK[f.type]}" for f in contract.fields),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import json
-import re
 import zipfile
 from typing import Any
 
 import pytest
 import yaml
 
-from tidewatch.dashboards import charts, check, datasets, files, server, style
+from tidewatch.dashboards import charts, check, files, server, style
 from tidewatch.settings import load
 
 
@@ -75,14 +74,6 @@ def test_places_are_filled_in_and_come_back() -> None:
     assert len(back) == len(places)
     board = files.read().dashboards["dashboards/pipeline.yaml"]
     assert server._filled(server._filled(board, places), back) == board
-
-
-@pytest.mark.parametrize(("address", "inside"), [
-    ("10.1.2.3", True), ("100.1.2.3", False), ("172.16.0.1", True), ("172.31.0.1", True), ("172.32.0.1", False), ("192.168.1.1", True),
-    ("192.169.1.1", False), ("8.8.8.8", False), ("239.1.1.1", True), ("255.255.255.255", True), ("fe80::1", True), ("fd00::1", True), ("2001:db8::1", False), ("::1", True),
-])
-def test_inside_pattern_says_what_the_networks_say(address: str, inside: bool) -> None:
-    assert bool(re.match(datasets.inside_pattern(load().network.inside), address)) is inside
 
 
 def test_every_dashboard_says_when_it_was_refreshed_and_every_chart_what_it_is() -> None:

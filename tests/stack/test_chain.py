@@ -103,6 +103,11 @@ def test_pinot_counts_what_is_valid_without_duplicates(stack: Stack) -> None:
                    lambda n, want=tally["unique"]: n == want)
 
 
+def test_pinot_and_delta_agree_on_what_is_outside(stack: Stack) -> None:
+    outside = int(lake(stack.settings, "SELECT COUNT(*) FROM (SELECT DISTINCT device_id, event_id FROM flow WHERE external)", "flow")[0][0])
+    assert 0 < outside == pinot(stack.settings, "SELECT COUNT(*) FROM flow WHERE external = true")[0][0]
+
+
 def test_a_dead_letter_has_its_reason_and_the_original_bytes(stack: Stack) -> None:
     """Every malformed event is one, and every other reason is the rule that the generator broke, as often as it did."""
     made = account(stack.settings).values()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +89,7 @@ _WEEKDAY = Calculated(
 _HOUR = Calculated("hour_of_day", "hour (UTC)", "hour of the day, UTC", "lpad(CAST(hour(window_end) AS STRING), 2, '0')")
 _OUTSIDE = Calculated(
     "direction_outside", "way", "outside: the device opened it to an address outside the inside networks; else inside or in",
-    "CASE WHEN direction <> 'out' THEN 'in' WHEN regexpReplace(dst_ip, '${INSIDE}.*', '') = '' THEN 'inside' ELSE 'outside' END", filterable=True)
+    "CASE WHEN direction <> 'out' THEN 'in' WHEN external = true THEN 'outside' ELSE 'inside' END", filterable=True)
 _PORT = Calculated("port", "port", "port the flow went to; empty where the protocol has none", "CASE WHEN dst_port < 0 THEN '' ELSE CAST(dst_port AS STRING) END")
 _VERSION = Calculated(
     "model", "model", "the version, as a link to its page in MLflow",
@@ -119,33 +118,6 @@ CALCULATED: dict[str, tuple[Calculated, ...]] = {
     "decisions": (_VERSION, _VERDICT),
     "pipeline": (_DAG,),
 }
-
-
-def inside_pattern(networks: tuple[str, ...]) -> str:
-    """A regular expression for the texts of addresses in the networks, cut to whole octets (IPv4) or groups (IPv6).
-
-    >>> inside_pattern(("10.0.0.0/8", "172.16.0.0/14", "fe80::/10"))
-    '^(10[.]|172[.](16|17|18|19)[.]|fe[89ab][0-9a-f]:)'
-    """
-    made = []
-    for text in networks:
-        n = ipaddress.ip_network(text)
-        if n.version == 4:
-            octets = str(n.network_address).split(".")
-            whole, rest = divmod(n.prefixlen, 8)
-            parts = octets[:whole]
-            if rest:
-                first = int(octets[whole])
-                parts.append("(" + "|".join(str(first + i) for i in range(2 ** (8 - rest))) + ")")
-            made.append("[.]".join(parts) + ("[.]" if len(parts) < 4 else "$"))
-        elif n.prefixlen == 128:
-            made.append(str(n.network_address) + "$")
-        else:
-            digits = n.network_address.exploded.replace(":", "")
-            whole, rest = divmod(min(n.prefixlen, 16), 4)
-            some = "[" + "".join(f"{int(digits[whole], 16) + i:x}" for i in range(2 ** (4 - rest))) + "]" if rest else ""
-            made.append(digits[:whole] + some + "[0-9a-f]" * (4 - whole - bool(rest)) + ":")
-    return "^(" + "|".join(made) + ")"
 
 
 def dataset(name: str) -> dict[str, Any]:

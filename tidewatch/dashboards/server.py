@@ -11,7 +11,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tidewatch.dashboards import datasets, files, style
+from tidewatch.dashboards import files, style
 from tidewatch.dashboards.charts import query_context
 from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings
@@ -40,7 +40,7 @@ def _database(settings: Settings) -> dict[str, Any]:
 def _places(settings: Settings) -> dict[str, str]:
     """What stands for `${NAME}` here."""
     return {
-        "${INSIDE}": datasets.inside_pattern(settings.network.not_external), "${MLFLOW}": settings.mlflow, "${AIRFLOW}": settings.airflow,
+        "${MLFLOW}": settings.mlflow, "${AIRFLOW}": settings.airflow,
         "${REPORTS}": settings.reports, "${FLINK}": settings.flink_rest, "${PINOT}": settings.pinot_controller,
     }
 

@@ -15,6 +15,8 @@ from typing import Any
 from tidewatch.errors import ContractError
 
 HERE = Path(__file__).parent
+JAVA = HERE / "java"
+"""Java that every decoder of events shares."""
 ROLES = ("time", "key", "dimension", "metric")
 TYPES = ("string", "long", "int", "double", "boolean")
 
@@ -55,6 +57,11 @@ class Contract:
     @property
     def key(self) -> Field:
         return next(f for f in self.fields if f.role == "key")
+
+    @property
+    def addressed(self) -> bool:
+        """Its events have two ends, of which the device is one: decoders tell whether the other is outside (`external`)."""
+        return {"src_ip", "dst_ip", "direction"} <= {f.name for f in self.fields}
 
     @property
     def rules(self) -> str:

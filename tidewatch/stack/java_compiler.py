@@ -16,16 +16,16 @@ from tidewatch.stack import jvm
 OPTIONS = ("-17", "-proc:none", "-nowarn")
 
 
-def compile_jar(settings: Settings, what: str, sources: Path, against: Sequence[Path], jar: Path) -> bool:
-    """Make `jar` of the folder `sources` if it is not current; True if it was made.
+def compile_jar(settings: Settings, what: str, sources: Sequence[Path], against: Sequence[Path], jar: Path) -> bool:
+    """Make `jar` of the folders `sources` if it is not current; True if it was made.
 
     The compiler is Eclipse's, a jar, so that a Java runtime does. Files that are not Java are packed as they are.
     Raises ServiceError if the compiler is not installed or refuses the sources.
     """
-    files = sorted(p for p in sources.rglob("*") if p.is_file())
+    files = {p: p.relative_to(folder) for folder in sources for p in sorted(folder.rglob("*")) if p.is_file()}
     digest = hashlib.sha256("\n".join(p.name for p in against).encode())
-    for p in files:
-        digest.update(p.relative_to(sources).as_posix().encode() + b"\0" + p.read_bytes())
+    for p, name in files.items():
+        digest.update(name.as_posix().encode() + b"\0" + p.read_bytes())
     stamp = jar.with_suffix(".stamp")
     if jar.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
         return False
@@ -46,9 +46,9 @@ def compile_jar(settings: Settings, what: str, sources: Path, against: Sequence[
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
             for p in sorted(out.rglob("*.class")):
                 z.write(p, p.relative_to(out))
-            for p in files:
+            for p, name in files.items():
                 if p.suffix != ".java":
-                    z.write(p, p.relative_to(sources))
+                    z.write(p, name)
         part.replace(jar)
     stamp.write_text(digest.hexdigest())
     return True

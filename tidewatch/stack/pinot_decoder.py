@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tidewatch import events
 from tidewatch import settings as settings_
 from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings
 from tidewatch.stack.java_compiler import compile_jar
 
-SOURCES = Path(__file__).parent / "java"
+SOURCES = (Path(__file__).parent / "java", events.JAVA)
 CLASS = "tidewatch.pinot.ContractDecoder"
 
 

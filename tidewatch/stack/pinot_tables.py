@@ -91,10 +91,12 @@ def names() -> tuple[str, ...]:
 
 
 def columns(table: Table) -> tuple[Column, ...]:
-    """The table's columns in Pinot: what its topic carries, and the derived ones."""
+    """The table's columns in Pinot: what its topic carries, what our decoder tells of addresses, and the derived ones."""
     own = table.columns
     if table.topic == "avro":
-        own = own[: len(events.contract(table.name).fields)]
+        contract = events.contract(table.name)
+        told = {f.name for f in contract.fields} | ({"external"} if contract.addressed else set())
+        own = tuple(c for c in own if c.name in told)
     return (*own, *(d.column for d in derived(table.name)))
 
 
@@ -148,6 +150,7 @@ def _stream(table: Table) -> dict[str, str]:
             "stream.kafka.decoder.prop.schema": events.contract(table.name).rules,
             "stream.kafka.decoder.prop.max.future.ms": "${MAX_FUTURE_MS}",
             "stream.kafka.decoder.prop.max.past.ms": "${MAX_PAST_MS}",
+            "stream.kafka.decoder.prop.inside": "${INSIDE}",
         }
     return made | {"stream.kafka.decoder.class.name": JSON_DECODER}
 
@@ -156,7 +159,7 @@ def config(table: Table) -> dict[str, Any]:
     """Pinot's configuration of a table, with `${…}` where the place matters."""
     cs = columns(table)
     device = [c.name for c in cs if c.name == "device_id"]
-    filtered = [c.name for c in cs if c.name in ("use_case", "detector", "metric", "severity", "source")]
+    filtered = [c.name for c in cs if c.name in ("use_case", "detector", "metric", "severity", "source", "external")]
     raw = table.topic == "avro"
     plain = [
         c.name for c in cs
@@ -237,6 +240,7 @@ def filled(text: str, settings: Settings) -> dict[str, Any]:
     made: dict[str, Any] = json.loads(_Template(text).substitute(
         KAFKA=settings.kafka, CONSUMER_FACTORY=settings.pinot.consumer_factory,
         FLUSH_ROWS=str(settings.pinot.flush_rows), FLUSH_AFTER=whole(settings.pinot.flush_after, timedelta(minutes=1)) + "m",
+        INSIDE=",".join(settings.network.not_external),
         MAX_FUTURE_MS=whole(settings.limits.max_future, ms), MAX_PAST_MS=whole(settings.limits.max_past, ms),
         RAW_RETENTION_DAYS=whole(settings.pinot.raw_retention, timedelta(days=1)),
         RETENTION_DAYS=whole(settings.pinot.retention, timedelta(days=1)),

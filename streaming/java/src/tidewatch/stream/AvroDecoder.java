@@ -22,6 +22,8 @@ import org.apache.flink.table.data.StringData;
 import org.apache.flink.table.data.binary.BinaryStringData;
 import org.apache.flink.table.types.logical.RowType;
 
+import tidewatch.events.Networks;
+
 /**
  * Reads one schemaless Avro record into a row, and never fails: a record that cannot be used becomes a row with
  * {@code fault} (the reason: {@code malformed}, or the field and the rule it breaks, as in {@code bytes_out_range}) and

@@ -22,7 +22,7 @@ import org.apache.flink.table.types.logical.RowType;
  * The format {@code tidewatch-avro}: schemaless Avro bodies into rows that say themselves what is wrong with them.
  *
  * <p>Beside the contract's fields a table may have {@code fault STRING} (why the record cannot be used; null: it can),
- * {@code detail STRING}, {@code original BYTES} (the record's value) and {@code external BOOLEAN} (see {@link Networks}).
+ * {@code detail STRING}, {@code original BYTES} (the record's value) and {@code external BOOLEAN} (see {@link tidewatch.events.Networks}).
  */
 public final class AvroFormatFactory implements DeserializationFormatFactory {
     static final ConfigOption<String> SCHEMA = ConfigOptions.key("schema").stringType().noDefaultValue()

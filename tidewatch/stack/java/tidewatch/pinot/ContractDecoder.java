@@ -13,6 +13,8 @@ import org.apache.avro.Schema;
 import org.apache.pinot.spi.data.readers.GenericRow;
 import org.apache.pinot.spi.stream.StreamMessageDecoder;
 
+import tidewatch.events.Networks;
+
 /**
  * Reads one schemaless Avro record of an event contract into a Pinot row, and skips what the contract calls malformed
  * or impossible: those events are in the dead letters, told by the stream with the same rules.
@@ -26,7 +28,8 @@ import org.apache.pinot.spi.stream.StreamMessageDecoder;
  *
  * <p>Properties: {@code schema} (the contract's Avro schema with min, max, values, min_length, max_length, role),
  * {@code max.future.ms} and {@code max.past.ms} (event time against this machine's clock: Pinot 0.11 does not hand the
- * record's own time to a decoder).
+ * record's own time to a decoder), {@code inside} (networks, comma separated): of a contract with {@code src_ip},
+ * {@code dst_ip} and {@code direction} the row's {@code external} says whether the other end is in none of them.
  */
 public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
     private static final Object NOTHING = Collections.emptyList();
@@ -39,6 +42,9 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
         boolean time;
         boolean key;
         boolean id;
+        boolean source;
+        boolean destination;
+        boolean direction;
         double min = Double.NEGATIVE_INFINITY;
         double max = Double.POSITIVE_INFINITY;
         int minLength;
@@ -59,6 +65,10 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
     private Field[] fields;
     private long maxFuture;
     private long maxPast;
+    /** Null: the contract has no addresses. */
+    private Networks inside;
+    private int textAt;
+    private int textLength;
     private int at;
     private int end;
     /** Fingerprints of the segment's rows, by open addressing; 0 is free. */
@@ -87,6 +97,9 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
             f.time = "time".equals(declared.getObjectProp("role"));
             f.key = "key".equals(declared.getObjectProp("role"));
             f.id = f.name.equals("event_id");
+            f.source = f.name.equals("src_ip");
+            f.destination = f.name.equals("dst_ip");
+            f.direction = f.name.equals("direction");
             f.min = number(declared, "min", f.min);
             f.max = number(declared, "max", f.max);
             f.minLength = (int) number(declared, "min_length", f.minLength);
@@ -95,6 +108,9 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
             f.values = values == null ? null : List.copyOf((Collection<?>) values);
             fields[declared.pos()] = f;
         }
+        boolean addressed = schema.getField("src_ip") != null && schema.getField("dst_ip") != null && schema.getField("direction") != null;
+        String networks = properties.getOrDefault("inside", "");
+        inside = addressed && !networks.isEmpty() ? new Networks(List.of(networks.split(","))) : null;
     }
 
     private static double number(Schema.Field field, String name, double otherwise) {
@@ -112,9 +128,15 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
         at = offset;
         end = offset + length;
         long fingerprint = 0xcbf29ce484222325L;
+        int sourceAt = 0;
+        int sourceLength = 0;
+        int destinationAt = 0;
+        int destinationLength = 0;
+        boolean in = false;
         try {
             for (Field f : fields) {
                 int from = at;
+                textLength = 0;
                 Object value = read(payload, f);
                 if (f.key || f.id) {
                     // FNV-1a over the encoded field, its length included
@@ -122,9 +144,21 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
                         fingerprint = (fingerprint ^ payload[i] & 0xff) * 0x100000001b3L;
                     }
                 }
+                if (f.source) {
+                    sourceAt = textAt;
+                    sourceLength = textLength;
+                } else if (f.destination) {
+                    destinationAt = textAt;
+                    destinationLength = textLength;
+                } else if (f.direction) {
+                    in = "in".equals(value);
+                }
                 if (f.wanted) {
                     row.putValue(f.name, value);
                 }
+            }
+            if (inside != null) {
+                row.putValue("external", inside.isOutside(payload, in ? sourceAt : destinationAt, in ? sourceLength : destinationLength));
             }
             if (at == end && isNew(fingerprint)) {
                 return row;
@@ -185,6 +219,8 @@ public final class ContractDecoder implements StreamMessageDecoder<byte[]> {
                 long size = readLong(bytes);
                 require(size >= 0 && size <= end - at);
                 String text = text(bytes, (int) size);
+                textAt = at;
+                textLength = (int) size;
                 at += (int) size;
                 int length = size <= f.maxLength && size / 4 >= f.minLength ? f.minLength : text.codePointCount(0, text.length());
                 require(length >= f.minLength && length <= f.maxLength && (f.values == null || f.values.contains(text)));

@@ -1,16 +1,15 @@
-package tidewatch.stream;
+package tidewatch.events;
 
 import java.io.Serializable;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.List;
-
-import org.apache.flink.shaded.netty4.io.netty.util.NetUtil;
 
 /**
  * The networks that count as inside. What is not an IP address (a MAC, a name) is not outside: without an address
- * that routes, nothing left the network. Names are never resolved.
+ * that routes, nothing left the network. Names are never resolved. Flink's decoder and Pinot's ask the same class.
  */
-final class Networks implements Serializable {
+public final class Networks implements Serializable {
     private static final long serialVersionUID = 1L;
     private static final long NO_ADDRESS = -1;
     private final int[] prefixes4;
@@ -18,7 +17,7 @@ final class Networks implements Serializable {
     private final byte[][] prefixes6;
     private final int[] lengths6;
 
-    Networks(List<String> networks) {
+    public Networks(List<String> networks) {
         prefixes4 = new int[(int) networks.stream().filter(n -> n.indexOf(':') < 0).count()];
         masks4 = new int[prefixes4.length];
         prefixes6 = new byte[networks.size() - prefixes4.length][];
@@ -27,7 +26,10 @@ final class Networks implements Serializable {
         int n6 = 0;
         for (String network : networks) {
             String[] parts = network.split("/");
-            byte[] address = NetUtil.createByteArrayFromIpAddressString(parts[0]);
+            byte[] text = parts[0].getBytes(StandardCharsets.US_ASCII);
+            long four = parse4(text, 0, text.length);
+            byte[] address = four == NO_ADDRESS ? parse6(text, 0, text.length)
+                    : new byte[] {(byte) (four >> 24), (byte) (four >> 16), (byte) (four >> 8), (byte) four};
             if (address == null) {
                 throw new IllegalArgumentException("not a network: " + network);
             }
@@ -44,17 +46,13 @@ final class Networks implements Serializable {
     }
 
     /** True if the text is an IP address in none of the inside networks. */
-    boolean isOutside(byte[] bytes, int from, int length) {
+    public boolean isOutside(byte[] bytes, int from, int length) {
         long four = parse4(bytes, from, length);
         if (four != NO_ADDRESS) {
             return !inside4((int) four);
         }
-        if (length < 2 || length > 45) {
-            return false;
-        }
-        String text = new String(bytes, from, length, StandardCharsets.US_ASCII);
-        byte[] address = text.indexOf(':') < 0 ? null : NetUtil.createByteArrayFromIpAddressString(text);
-        if (address == null || address.length != 16) {
+        byte[] address = parse6(bytes, from, length);
+        if (address == null) {
             return false;
         }
         boolean mapped = address[10] == -1 && address[11] == -1;
@@ -111,6 +109,72 @@ final class Networks implements Serializable {
             }
         }
         return dots == 3 && part >= 0 ? address << 8 | part : NO_ADDRESS;
+    }
+
+    /** The 16 bytes of an IPv6 address (RFC 4291, section 2.2; a zone after % is left out), or null. */
+    private static byte[] parse6(byte[] bytes, int from, int length) {
+        if (length < 2 || length > 64) {
+            return null;
+        }
+        int end = from;
+        while (end < from + length && bytes[end] != '%') {
+            end++;
+        }
+        byte[] address = new byte[16];
+        int n = 0;
+        int gap = -1;
+        int i = from;
+        if (bytes[i] == ':') {
+            if (end - from < 2 || bytes[i + 1] != ':') {
+                return null;
+            }
+            gap = 0;
+            i += 2;
+        }
+        while (i < end) {
+            int start = i;
+            int value = 0;
+            while (i < end && i - start < 5 && Character.digit(bytes[i], 16) >= 0) {
+                value = value << 4 | Character.digit(bytes[i++], 16);
+            }
+            if (i < end && bytes[i] == '.') {
+                long four = parse4(bytes, start, end - start);
+                if (four == NO_ADDRESS || n > 12) {
+                    return null;
+                }
+                for (int shift = 24; shift >= 0; shift -= 8) {
+                    address[n++] = (byte) (four >> shift);
+                }
+                break;
+            }
+            if (i == start || i - start > 4 || n > 14) {
+                return null;
+            }
+            address[n++] = (byte) (value >> 8);
+            address[n++] = (byte) value;
+            if (i == end) {
+                break;
+            }
+            if (bytes[i++] != ':' || i == end) {
+                return null;
+            }
+            if (bytes[i] == ':') {
+                if (gap >= 0) {
+                    return null;
+                }
+                gap = n;
+                i++;
+            }
+        }
+        if (gap < 0) {
+            return n == 16 ? address : null;
+        }
+        if (n > 14) {
+            return null;
+        }
+        System.arraycopy(address, gap, address, 16 - (n - gap), n - gap);
+        Arrays.fill(address, gap, 16 - (n - gap), (byte) 0);
+        return address;
     }
 
     private static int toInt(byte[] b, int at) {
