@@ -24,7 +24,8 @@ DAY_MS = 86_400_000
 PEAKS = 100
 """Highest peaks of the training to which the tail of its alerts is fitted, if there are as many."""
 BEYOND = 0.5
-"""A threshold is at most half a decade beyond the least likely training window: what is rarer nobody has seen."""
+"""A threshold is at most so many decades beyond the least likely training window, for each decade of device-days that were seen: a few
+device-days do not tell how the tail goes on, and what they miss on a guess they would miss for good."""
 LEAST_DECADES, MOST_DECADES = 4.0, 8.0
 """-log10(p) of the least and the greatest threshold, whatever the training looked like or was contaminated with."""
 
@@ -183,16 +184,17 @@ def at_return_level(
     model: scoring.Model, detectors: Sequence[Detector], windows: Mapping[str, Windows], gap: timedelta, target: float,
 ) -> scoring.Model:
     """The model with thresholds that ordinary windows like these, which it was trained on, are expected to pass `target` times a device
-    and day, over all detectors, as far as they can tell: at most `BEYOND` the least likely of them."""
+    and day, over all detectors, as far as they can tell: at most `BEYOND` the least likely of them for each decade of device-days."""
     parts = dict(model.detectors)
     for detector in detectors:
         if not len(windows[detector.name]):
             continue
         rows, got, _ = score(model, detector.name, windows[detector.name])
         w = windows[detector.name].at(rows)
-        decades = np.nan_to_num(scoring.from_score(got))
-        level = return_level(w.device, w.end_ms, decades, device_days([w]), gap, target / len(detectors))
-        level = float(np.clip(level, LEAST_DECADES, np.clip(decades.max() + BEYOND, LEAST_DECADES, MOST_DECADES)))
+        decades, days = np.nan_to_num(scoring.from_score(got)), device_days([w])
+        level = return_level(w.device, w.end_ms, decades, days, gap, target / len(detectors))
+        farthest = decades.max() + BEYOND * np.log10(max(days, 1.0))
+        level = float(np.clip(level, LEAST_DECADES, np.clip(farthest, LEAST_DECADES, MOST_DECADES)))
         parts[detector.name] = replace(parts[detector.name], threshold=level / (scoring.DECADES + level))
     return replace(model, detectors=parts)
 
