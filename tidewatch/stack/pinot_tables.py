@@ -41,7 +41,7 @@ STAR_TREES: dict[str, list[dict[str, Any]]] = {
     # charts of all devices: added up when a segment is made, so that what they cost does not grow with the devices
     "scores": [{
         "dimensionsSplitOrder": ["use_case", "baseline", "window_end"],
-        "functionColumnPairs": ["COUNT__*", "MAX__score", "SUM__anomalous"],
+        "functionColumnPairs": ["COUNT__*", "MAX__score", "SUM__anomalous", "PERCENTILETDIGEST__score"],
         "maxLeafRecords": 1000,
     }],
 }
