@@ -42,7 +42,7 @@ SAMPLE = 10_000
 JITTER = 0.1
 """Noise on MLlib's sample, in units of z, so that a signal that never moves does not make a singular covariance."""
 CLUSTERS = 8
-STARTS, ROUNDS = 3, 20
+STARTS, ROUNDS = 3, 10
 """k-means ends in the minimum nearest to where it starts: the best of so many starts is taken, each until it moves no more or so long."""
 MIXTURES = 3
 EXPLAINED = 0.9
