@@ -33,7 +33,7 @@ from bench import measures
 from jobs import backtest, build_baselines, build_features, signals, train
 from jobs import spark as sp
 from tidewatch import features, scoring, tables
-from tidewatch.detectors import Detector, of_use_case
+from tidewatch.detectors import CANDIDATES, Detector, of_use_case
 from tidewatch.errors import InputError
 from tidewatch.inputs import replay
 from tidewatch.inputs.encode import Column, Text
@@ -331,7 +331,7 @@ def windows(spark: SparkSession, s: Set, use_case: str, families: dict[str, str]
         begin = time.monotonic()
         if not sp.exists(s.settings, tables.table(d.view)):
             continue
-        part = detect(spark, s, d, families.get(d.name, d.candidates[0]))
+        part = detect(spark, s, d, families.get(d.name, CANDIDATES[use_case][0]))
         print(f"{s.name} {use_case} {d.name}: {'too little to train on' if part is None else f'{len(part):,} windows'}, "
               f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
         if part is not None:
@@ -405,7 +405,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--data", type=Path, default=Path(os.environ.get("TIDEWATCH_LABELLED", ROOT.parent / "shared" / "data")), help="a folder of labelled sets")
     p.add_argument("--only", action="append", default=[], help="a set's folder; repeatable")
     p.add_argument("--skip", action="append", default=[], help="a set's folder; repeatable")
-    p.add_argument("--family", action="append", default=[], help="DETECTOR=FAMILY instead of the detector's first; repeatable")
+    p.add_argument("--family", action="append", default=[], help="DETECTOR=FAMILY instead of the use case's first; repeatable")
     p.add_argument("--quick", action="store_true", help=f"{QUICK_DEVICES} devices a set, a day of injected incidents: to see that it runs")
     p.add_argument("--injected", action="store_true", help="incidents put into clean generated traffic, instead of the sets (with --only: beside them)")
     p.add_argument("--cache", type=Path, help="keep features here (default: a folder that is removed)")

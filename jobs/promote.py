@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tidewatch import tables
-from tidewatch.detectors import of_use_case
+from tidewatch.detectors import CANDIDATES, of_use_case
 from tidewatch.errors import InputError
 from tidewatch.promotion import Backtest, Candidate, Decision, decide, unfit
 from tidewatch.settings import Settings
@@ -60,7 +60,7 @@ def promote(
         Candidate(str(v.version), v.tags.get("family", ""), Backtest.of(m), registry.flaw(settings, c, v, detectors)) for v, m in zip(versions, measures, strict=True)
     ]
     decision = decide(Backtest.of_champion(run.data.metrics) if champion else None, challengers, settings.promotion,
-                      first=detectors[0].candidates[0], force=force)
+                      first=CANDIDATES[use_case][0], force=force)
     for version, why in sorted(decision.refused.items(), key=lambda x: int(x[0])):
         cli.say(f"{use_case}: version {version} refused: {why}")
     cli.say(f"{use_case}: {'version ' + decision.winner + ' wins' if decision.winner else 'the champion stays'}: {decision.reason}")

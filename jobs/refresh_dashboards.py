@@ -47,13 +47,8 @@ def device_choices(settings: Settings) -> list[dict[str, dict[str, Any]]]:
     """
     newest = dict.fromkeys(_ask(settings, "SELECT device_id FROM alerts WHERE device_id <> '*' ORDER BY \"end\" DESC LIMIT 50"))
     first = _ask(settings, "SELECT device_id FROM devices GROUP BY device_id ORDER BY device_id LIMIT 1")
-    made = []
-    for device in dict.fromkeys([*[*newest][:DEVICES][::-1], *first]):
-        metrics = _ask(settings, "SELECT metric FROM reading_1m WHERE device_id = '" + device.replace("'", "''") + "' GROUP BY metric ORDER BY metric LIMIT 1")
-        made.append({
-            f"NATIVE_FILTER-{name}": {"filters": [{"col": column, "op": "IN", "val": values}]}
-            for name, column, values in (("device", "device_id", [device]), ("metric", "metric", metrics)) if values
-        })
+    made = [{"NATIVE_FILTER-device": {"filters": [{"col": "device_id", "op": "IN", "val": [device]}]}}
+            for device in dict.fromkeys([*[*newest][:DEVICES][::-1], *first])]
     return made or [{}]
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from tidewatch import scoring, tables
-from tidewatch.detectors import Detector, of_use_case
+from tidewatch.detectors import CANDIDATES, Detector, of_use_case
 from tidewatch.errors import InputError
 from tidewatch.features import view
 from tidewatch.settings import ROOT, Settings
@@ -288,9 +288,8 @@ def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     nothing: list[NothingToLearn] = []
     with sp.session(settings, "train") as spark:
         for use_case in cli.use_cases(options):
-            families = tuple(dict.fromkeys(f for d in of_use_case(use_case) for f in d.candidates))
             try:
-                trained[use_case] = train(spark, settings, use_case, options.start, options.end, options.seed, families)
+                trained[use_case] = train(spark, settings, use_case, options.start, options.end, options.seed, CANDIDATES[use_case])
             except NothingToLearn as e:
                 cli.say(e.reason)
                 nothing.append(e)

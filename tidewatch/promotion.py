@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from tidewatch.settings import Promotion
 
 FIRST_MARGIN = 0.25
-"""How much more another family must find than a detector's first one to become the first champion in its place."""
+"""How much more another family must find than a use case's first one to become the first champion in its place."""
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,15 @@ def test_wrong_column_filter_and_chart_are_told(monkeypatch: pytest.MonkeyPatch)
     shown["charts/alerts_table.yaml"]["description"] = "a table"
     boards["dashboards/overview.yaml"]["position"]["CHART-alerts_open"]["meta"]["uuid"] = "gone"
     boards["dashboards/overview.yaml"]["metadata"]["native_filter_configuration"][1]["targets"][0]["column"]["name"] = "nowhere"
+    metric = next(f for f in boards["dashboards/device.yaml"]["metadata"]["native_filter_configuration"] if f["cascadeParentIds"])
+    metric["requiredFirst"] = True
     monkeypatch.setattr(files, "read", lambda: files.Bundle(shown, boards, b.datasets))
     wrong = "\n".join(check.problems())
     assert "alerts has no column 'nonsense'" in wrong
     assert "shows a chart that is not there" in wrong
     assert "charts/alerts_open.yaml: no dashboard shows it" in wrong
     assert "'nowhere'" in wrong
+    assert f"waits for the filter {metric['name']!r}" in wrong
     assert "alerts_table.yaml: the description does not end" in wrong
 
 

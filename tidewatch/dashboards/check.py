@@ -41,6 +41,9 @@ def problems() -> tuple[str, ...]:
                 if item["meta"]["uuid"] not in charts:
                     wrong.append(f"{name}: {key} shows a chart that is not there")
         for f in dashboard["metadata"].get("native_filter_configuration", ()):
+            if f.get("requiredFirst") and f["cascadeParentIds"]:
+                # Superset draws no chart until such a filter has a value
+                wrong.append(f"{name}: the page waits for the filter {f['name']!r}, which may have nothing to choose from")
             for target in f["targets"]:
                 if not target:
                     continue

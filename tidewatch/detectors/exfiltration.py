@@ -16,8 +16,6 @@ DETECTOR = Detector(
     ),
     technique="T1041",
     runbook="docs/runbooks/exfiltration.md",
-    # on 1,000 injected device-days both find the same leaks, clusters with 9 false alerts where one ellipsoid has 16: bursts have several shapes
-    candidates=("kmeans", "pca", "gmm"),
     false_positives=("a backup to a new provider", "a software release uploaded by a build server"),
     examples=(
         Example("a gigabyte to a stranger", {"external_bytes_out": 1e9, "external_destinations": 2, "external_ratio": 5e4, "bytes_out": 1e9}, {"external_bytes_out": 2e4, "external_destinations": 1, "external_ratio": 0.4, "bytes_out": 1e5}, True),

@@ -18,7 +18,6 @@ DETECTOR = Detector(
     ),
     technique="T1048",
     runbook="docs/runbooks/slow_leak.md",
-    candidates=("kmeans", "pca", "gmm"),
     false_positives=("a synchronisation that runs for the first time", "a long call or meeting with video"),
     examples=(
         Example("half a gigabyte in small pieces", {"external_bytes_out_1h": 5e8, "external_ratio_1h": 90, "bytes_out_1h": 5.2e8}, {"external_bytes_out_1h": 6e5, "external_ratio_1h": 0.3, "bytes_out_1h": 5e6}, True),
