@@ -26,8 +26,12 @@ PEAKS = 100
 BEYOND = 0.5
 """A threshold is at most so many decades beyond the least likely training window, for each decade of device-days that were seen: a few
 device-days do not tell how the tail goes on, and what they miss on a guess they would miss for good."""
-LEAST_DECADES, MOST_DECADES = 4.0, 8.0
-"""-log10(p) of the least and the greatest threshold, whatever the training looked like or was contaminated with."""
+LEAST_DECADES, MOST_DECADES = 2.5, 8.0
+"""-log10(p) of the least and the greatest threshold, whatever the training looked like, was contaminated with, or is aimed at: five
+windows a day are as odd as the least."""
+MARGIN = 0.5
+"""A threshold lies at least so many decades beyond -log10 of the alerts a device and day that are aimed at: if each lasted a third of the
+day's windows, so many of them would be anomalous; ordinary windows do not give longer ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +198,8 @@ def at_return_level(
         decades, days = np.nan_to_num(scoring.from_score(got)), device_days([w])
         level = return_level(w.device, w.end_ms, decades, days, gap, target / len(detectors))
         farthest = decades.max() + BEYOND * np.log10(max(days, 1.0))
-        level = float(np.clip(level, LEAST_DECADES, np.clip(farthest, LEAST_DECADES, MOST_DECADES)))
+        least = max(LEAST_DECADES, MARGIN - np.log10(target / len(detectors)))
+        level = float(np.clip(level, least, np.clip(farthest, least, MOST_DECADES)))
         parts[detector.name] = replace(parts[detector.name], threshold=level / (scoring.DECADES + level))
     return replace(model, detectors=parts)
 
@@ -232,13 +237,14 @@ def at_budget(
 
 
 def device_days(windows: Sequence[Windows]) -> float:
-    """Devices that have windows, times the days from the first window to the last."""
-    there = [w for w in windows if len(w)]
-    if not there:
+    """The days from the first window of each device to its last, together: devices come and go."""
+    if not any(len(w) for w in windows):
         return 0.0
-    devices = set().union(*(np.unique(w.device) for w in there))
-    span = max(int(w.end_ms.max() - w.start_ms.min()) for w in there)
-    return len(devices) * span / DAY_MS
+    devices, device = np.unique(np.concatenate([w.device for w in windows]), return_inverse=True)
+    first, last = np.full(len(devices), np.iinfo(np.int64).max), np.zeros(len(devices), np.int64)
+    np.minimum.at(first, device, np.concatenate([w.start_ms for w in windows]))
+    np.maximum.at(last, device, np.concatenate([w.end_ms for w in windows]))
+    return float((last - first).sum()) / DAY_MS
 
 
 @dataclass(frozen=True, eq=False)

@@ -115,11 +115,21 @@ def test_thresholds_go_only_so_far_beyond_what_was_seen_as_it_was_long() -> None
     m = model(DETECTOR)
     w = held({"d0": [(60 * i, 5.0 + i / 4) for i in range(1, 20)]})
     seen = scoring.from_score(backtest.score(m, DETECTOR.name, w)[1]).max()
-    for target in (1e-3, 1e-12):
+    for target, least in ((1e-3, 3.5), (1e-5, 5.5), (10.0, 2.5)):
         level = scoring.from_score(np.array(backtest.at_return_level(m, [DETECTOR], {DETECTOR.name: w}, GAP, target).detectors[DETECTOR.name].threshold))
-        assert 4.0 - 1e-9 <= level <= min(8.0, max(4.0, seen + 0.5 * np.log10(4))) + 1e-9
+        assert least - 1e-9 <= level <= min(8.0, max(least, seen + 0.5 * np.log10(4))) + 1e-9
     nothing = {DETECTOR.name: w.at(np.zeros(len(w), bool))}
     assert backtest.at_return_level(m, [DETECTOR], nothing, GAP, 1e-3).detectors == m.detectors
+
+
+def test_device_days_are_each_devices_own() -> None:
+    """Recordings of different weeks: the time between them is nobody's."""
+    w = held({}, 2)
+    later = np.where(w.device == "d1", 30 * backtest.DAY_MS, 0)
+    assert backtest.device_days([replace(w, start_ms=w.start_ms + later, end_ms=w.end_ms + later)]) == pytest.approx(2.0)
+    half = w.start_ms < w.start_ms.max() / 2
+    assert backtest.device_days([w.at(half), w.at(~half)]) == pytest.approx(2.0)
+    assert backtest.device_days([w.at(np.zeros(len(w), bool))]) == backtest.device_days([]) == 0.0
 
 
 def test_what_a_lookback_still_sees_of_a_labelled_incident_costs_nothing() -> None:

@@ -106,10 +106,11 @@ class Sent:
 
 WAKE_ROUNDS, WAKE_PAUSE = 24, 0.25
 """A burst begins with so many small rounds, so many seconds apart."""
-WAKE_SLOW, WAKE_SLOW_PAUSE = 3, 2.0
+WAKE_SLOW, WAKE_SLOW_PAUSE = 5, 2.0
 """The first of them wait longer: until they have read something, readers that were idle do not hold time back."""
-WAKE_MS, WAKE_RECORDS = 2_000, 50
-"""Event time of the first of them; it doubles while a round has fewer records."""
+WAKE_MS, WAKE_RECORDS = 1_000, 20
+"""Event time of the first of them; it doubles while a round has fewer records. The slow ones together are no longer than `stream.lateness`:
+no window closes by them, even where a busy machine reads them all at once."""
 
 
 def drive(
