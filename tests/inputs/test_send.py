@@ -58,7 +58,7 @@ def test_a_burst_begins_with_small_rounds_that_grow_while_they_are_nearly_empty(
     monkeypatch.setattr("tidewatch.inputs.send.WAKE_RECORDS", 2)
     source, flushed = Ticks(), []
     drive(source, lambda _: None, lambda: flushed.append(1), start_ms=0, end_ms=60_000, step_ms=30_000)
-    assert source.asked == [2000, 6000, 14_000, 30_000, 60_000, -60_000] and len(flushed) == 5
+    assert source.asked == [1000, 3000, 7000, 15_000, 45_000, 60_000, -60_000] and len(flushed) == 5
     paced = Ticks()
     drive(paced, lambda _: None, lambda: None, start_ms=0, end_ms=60_000, step_ms=30_000, live=True)
     assert paced.asked == [30_000, 60_000, -60_000]
