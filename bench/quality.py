@@ -29,8 +29,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench import measures
-from jobs import backtest, build_baselines, build_features, signals, train
+from bench import measures, rivals
+from jobs import backtest, build_baselines, build_features, signals, thresholds, train
 from jobs import spark as sp
 from tidewatch import features, scoring, tables
 from tidewatch.detectors import CANDIDATES, Detector, of_use_case
@@ -46,14 +46,8 @@ Array = NDArray[np.float64]
 
 SEED = 1
 MINUTE_MS = 60_000
-RIVALS = ("random", "three sigma", "robust z", "isolation forest")
-BASE = {"reading": "reading_1m", "flow": "flow_1m"}
-"""The view that the rivals see of each source."""
 FAR_MS = 2**53
 QUICK_DEVICES = 3
-TREES = 50
-POOLED = 200
-"""Devices from which one isolation forest serves all of them, on their robust z."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,9 +224,9 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
     made = train.fit_detector(spark, detector, learned, (family,), SEED)
     gap, rule, share_of = s.settings.stream.alert_gap, s.settings.promotion, len(of_use_case(detector.use_case))
     model = scoring.Model(detector.use_case, family, {detector.name: made[family]})
-    model = backtest.at_return_level(model, (detector,), {detector.name: learned}, gap, rule.target_false_alerts / share_of)
+    model = thresholds.at_return_level(model, (detector,), {detector.name: learned}, gap, rule.target_false_alerts / share_of)
     held = train.match(detector, frame[past & (frame["end_ms"] - size > cut).to_numpy()], baselines)
-    model = backtest.at_budget(model, (detector,), {detector.name: held}, known, gap, rule.max_false_alerts / share_of)
+    model = thresholds.at_budget(model, (detector,), {detector.name: held}, known, gap, rule.max_false_alerts / share_of)
     parts = []
     test = frame[~past]
     for _, part in test.groupby(test["device_id"].map(hash) % max(1, len(test) // 500_000), sort=False):
@@ -244,83 +238,6 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
         }))
     scored = pd.concat(parts, ignore_index=True)
     return scored.assign(fired=scored["score"] >= model.detectors[detector.name].threshold, detector=detector.name)
-
-
-# -- rivals
-def rivals(s: Set, spark: SparkSession, grid: pd.DataFrame) -> dict[str, tuple[Array, NDArray[np.bool_]]]:
-    """Score and alert (n,) of each rival on the windows of `grid` (device_id, end_ms), fitted on the train part.
-
-    They see a minute's means of every metric, or the counts of its flows (none: zeros), device by device.
-    """
-    from sklearn.ensemble import IsolationForest
-
-    device = grid["device_id"].to_numpy()
-    at = {d: np.flatnonzero(device == d) for d in np.unique(device)}
-    out = {r: np.zeros(len(grid)) for r in RIVALS}
-    fired = {r: np.zeros(len(grid), dtype=bool) for r in RIVALS}
-    rng = np.random.default_rng(SEED)
-    tables_ = {d: t for topic in s.found.columns for d, t in wide(spark, s, topic).items()} if len(s.found.columns) == 1 else _joined(spark, s)
-    pooled: list[Array] = []
-    later: list[tuple[str, Array, Array]] = []
-    for d, rows_ in at.items():
-        ends = grid["end_ms"].to_numpy()[rows_]
-        values = tables_.get(d)
-        if values is None:
-            continue
-        past = values[values.index <= s.train_end.get(d, 0)].to_numpy()
-        now = values.reindex(ends).to_numpy(dtype=float)
-        if "flow" in s.found.columns and "reading" not in s.found.columns:
-            now = np.nan_to_num(now)
-        if len(past) < 3:
-            continue
-        mean, sigma = np.nanmean(past, axis=0), np.nanstd(past, axis=0)
-        center = np.nanmedian(past, axis=0)
-        spread = 1.4826 * np.nanmedian(np.abs(past - center), axis=0)
-        least = 1e-3 * np.abs(center) + 1e-6
-        for name, c, w, limit in (("three sigma", mean, sigma, 3.0), ("robust z", center, spread, 3.5)):
-            z = np.nan_to_num(np.abs(now - c) / np.maximum(w, least))
-            out[name][rows_] = z.max(axis=1)
-            fired[name][rows_] = z.max(axis=1) > limit
-        z_past, z_now = (np.clip(np.nan_to_num((x - center) / np.maximum(spread, least)), -50, 50) for x in (past, now))
-        if len(at) > POOLED:
-            pooled.append(z_past)
-            later.append((d, rows_, z_now))
-            continue
-        forest = IsolationForest(n_estimators=TREES, random_state=SEED).fit(z_past)
-        out["isolation forest"][rows_] = -forest.score_samples(z_now)
-        fired["isolation forest"][rows_] = out["isolation forest"][rows_] > np.quantile(-forest.score_samples(z_past), 0.999)
-    if pooled:
-        width = max(p.shape[1] for p in pooled)
-        every = np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1]))) for p in pooled])
-        forest = IsolationForest(n_estimators=TREES, random_state=SEED).fit(every)
-        limit = np.quantile(-forest.score_samples(every), 0.999)
-        joined = np.concatenate([np.pad(z, ((0, 0), (0, width - z.shape[1]))) for _, _, z in later])
-        where = np.concatenate([r for _, r, _ in later])
-        out["isolation forest"][where] = -forest.score_samples(joined)
-        fired["isolation forest"][where] = out["isolation forest"][where] > limit
-    out["random"] = rng.random(len(grid))
-    fired["random"] = out["random"] > 0.999
-    return {r: (out[r], fired[r]) for r in RIVALS}
-
-
-def wide(spark: SparkSession, s: Set, topic: str) -> dict[str, pd.DataFrame]:
-    """Of each device, a row a minute (index: end_ms) with a column a metric, or a column a count of its flows."""
-    view = features.view(BASE[topic])
-    names = [f.name for f in view.features if f.name != "last_ts"]
-    columns = ", ".join(f"`{n}`" for n in names)
-    found = spark.sql(
-        f"SELECT device_id, {'metric, ' if 'metric' in view.keys else ''}UNIX_MILLIS(CAST(window_end AS TIMESTAMP)) AS end_ms, {columns} "
-        f"FROM {sp.whole(s.settings, view.name)}"
-    ).toPandas()
-    if topic == "flow":
-        return {d: g.set_index("end_ms")[names].astype(float) for d, g in found.groupby("device_id")}
-    found["value"] = found["value_sum"] / (found["readings"] - found["missing"]).replace(0, np.nan)
-    return {d: g.pivot(index="end_ms", columns="metric", values="value").ffill() for d, g in found.groupby("device_id")}
-
-
-def _joined(spark: SparkSession, s: Set) -> dict[str, pd.DataFrame]:
-    both = [wide(spark, s, t) for t in s.found.columns]
-    return {d: pd.concat([b[d] for b in both if d in b], axis=1) for d in {d for b in both for d in b}}
 
 
 # -- one set
@@ -380,7 +297,7 @@ def run(spark: SparkSession, s: Set, families: dict[str, str]) -> list[dict[str,
                                  s.train_end, taken(s.found))
         if not truth.events:
             continue
-        marks = {"tidewatch": (grid["score"].to_numpy(), grid["fired"].to_numpy(dtype=bool)), **rivals(s, spark, grid)}
+        marks = {"tidewatch": (grid["score"].to_numpy(), grid["fired"].to_numpy(dtype=bool)), **rivals.scores(spark, s.settings, list(s.found.columns), s.train_end, grid, SEED)}
         for who, (score, fired) in marks.items():
             found.append({"set": s.name, "use case": use_case, "who": who, **measures.figures(truth, score, fired, gap)})
     return found

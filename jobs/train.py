@@ -23,7 +23,7 @@ from tidewatch.errors import InputError
 from tidewatch.features import view
 from tidewatch.settings import ROOT, Settings
 
-from jobs import backtest, cli, feedback, lake, plots, registry, signals, weekly
+from jobs import backtest, cli, feedback, lake, plots, registry, signals, thresholds, weekly
 from jobs import spark as sp
 
 if TYPE_CHECKING:
@@ -263,8 +263,8 @@ def train(
         for family in families:
             notes = {k: tags[k] for k in ("window_start", "window_end", "git_revision")}
             model = scoring.Model(use_case, family, {name: p[family] for name, p in parts.items()}, notes)
-            model = backtest.at_return_level(model, detectors, learned, gap, settings.promotion.target_false_alerts)
-            model = backtest.at_budget(model, detectors, held, labels, gap, settings.promotion.max_false_alerts)
+            model = thresholds.at_return_level(model, detectors, learned, gap, settings.promotion.target_false_alerts)
+            model = thresholds.at_budget(model, detectors, held, labels, gap, settings.promotion.max_false_alerts)
             before = {n: m.threshold for n, m in model.detectors.items()}
             model = feedback.heed(model, detectors, read, held, labels, marks, seed)
             seen: dict[str, backtest.Measured] = {}

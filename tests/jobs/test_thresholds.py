@@ -8,7 +8,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from jobs import backtest
+from jobs import backtest, thresholds
 from tests.test_scoring import model
 from tidewatch import detectors, scoring
 from tidewatch.detectors import Lookback
@@ -42,7 +42,7 @@ def test_thresholds_rise_until_false_alerts_keep_within_the_budget() -> None:
     # ten alerts in four device-days, each farther out than the one before
     w = held({"d0": [(60 * i, 14.0 + i) for i in range(1, 6)], "d1": [(60 * i, 8.0 + i) for i in range(1, 6)]})
     assert false_alerts(m, w) == pytest.approx(2.5, rel=0.01)
-    within = backtest.at_budget(m, [DETECTOR], {DETECTOR.name: w}, NONE, GAP, 0.5)
+    within = thresholds.at_budget(m, [DETECTOR], {DETECTOR.name: w}, NONE, GAP, 0.5)
     before, after = m.detectors[DETECTOR.name].threshold, within.detectors[DETECTOR.name].threshold
     assert after > before and 0 < false_alerts(within, w) <= 0.5
     # no lower threshold would do
@@ -53,15 +53,15 @@ def test_thresholds_rise_until_false_alerts_keep_within_the_budget() -> None:
 def test_a_model_within_the_budget_stays_as_it_is() -> None:
     m = model(DETECTOR)
     w = held({"d0": [(100, 19.0)]})
-    assert backtest.at_budget(m, [DETECTOR], {DETECTOR.name: w}, NONE, GAP, 0.5).detectors == m.detectors
-    assert backtest.at_budget(m, [DETECTOR], {DETECTOR.name: w.at(np.zeros(len(w), bool))}, NONE, GAP, 0.5).detectors == m.detectors
+    assert thresholds.at_budget(m, [DETECTOR], {DETECTOR.name: w}, NONE, GAP, 0.5).detectors == m.detectors
+    assert thresholds.at_budget(m, [DETECTOR], {DETECTOR.name: w.at(np.zeros(len(w), bool))}, NONE, GAP, 0.5).detectors == m.detectors
 
 
 def test_a_labelled_incident_costs_nothing() -> None:
     m = model(DETECTOR)
     w = held({"d0": [(60 * i, 20.0) for i in range(1, 9)]})
     labels = backtest.Labels(np.array(["d0"]), np.array([0]), np.array([DAY * 60_000]), np.array(["leak"]))
-    assert backtest.at_budget(m, [DETECTOR], {DETECTOR.name: w}, labels, GAP, 0.5).detectors == m.detectors
+    assert thresholds.at_budget(m, [DETECTOR], {DETECTOR.name: w}, labels, GAP, 0.5).detectors == m.detectors
 
 
 def test_an_alert_that_began_with_a_labelled_incident_is_not_false() -> None:
@@ -70,7 +70,7 @@ def test_an_alert_that_began_with_a_labelled_incident_is_not_false() -> None:
     labels = backtest.Labels(np.array(["d0"]), np.array([100 * 60_000]), np.array([110 * 60_000]), np.array(["leak"]))
     together = held({"d0": [(100 + i, 20.0) for i in range(15)]})
     assert false_alerts(m, together, labels) == 0
-    assert backtest.at_budget(m, [DETECTOR], {DETECTOR.name: together}, labels, GAP, 0.0).detectors == m.detectors
+    assert thresholds.at_budget(m, [DETECTOR], {DETECTOR.name: together}, labels, GAP, 0.0).detectors == m.detectors
     apart = held({"d0": [(105, 20.0), (200, 20.0), (201, 20.0)]})
     assert false_alerts(m, apart, labels) == pytest.approx(0.25, rel=0.01)
 
@@ -90,25 +90,25 @@ def ordinary(devices: int, seed: int = 3) -> tuple[np.ndarray, np.ndarray, np.nd
 
 def test_the_return_level_is_where_so_many_windows_pass() -> None:
     for rate in (0.1, 0.001):
-        found = [backtest.return_level(*ordinary(100, seed), 100.0, GAP, rate) for seed in range(5)]
+        found = [thresholds.return_level(*ordinary(100, seed), 100.0, GAP, rate) for seed in range(5)]
         assert np.median(found) == pytest.approx(np.log10(DAY / rate), abs=0.4), "so many windows a day, each with its chance"
 
 
 def test_a_window_that_was_no_ordinary_one_hardly_moves_the_return_level() -> None:
     device, end, decades = ordinary(100)
-    before = backtest.return_level(device, end, decades, 100.0, GAP, 0.001)
+    before = thresholds.return_level(device, end, decades, 100.0, GAP, 0.001)
     decades[7000] = 60.0
-    one = backtest.return_level(device, end, decades, 100.0, GAP, 0.001)
+    one = thresholds.return_level(device, end, decades, 100.0, GAP, 0.001)
     assert one == pytest.approx(before, abs=0.2)
     decades[7000:7060] = 60.0
-    assert backtest.return_level(device, end, decades, 100.0, GAP, 0.001) == pytest.approx(one, abs=0.2), "the windows of one alert count once"
+    assert thresholds.return_level(device, end, decades, 100.0, GAP, 0.001) == pytest.approx(one, abs=0.2), "the windows of one alert count once"
 
 
 def test_of_nothing_there_is_no_return_level() -> None:
     none = np.zeros(0)
-    assert backtest.return_level(np.zeros(0, str), none.astype(np.int64), none, 0.0, GAP, 0.001) == 0.0
+    assert thresholds.return_level(np.zeros(0, str), none.astype(np.int64), none, 0.0, GAP, 0.001) == 0.0
     device, end, decades = ordinary(1)
-    assert backtest.return_level(device, end, np.full_like(decades, np.nan), 1.0, GAP, 0.001) == 0.0
+    assert thresholds.return_level(device, end, np.full_like(decades, np.nan), 1.0, GAP, 0.001) == 0.0
 
 
 def test_thresholds_go_only_so_far_beyond_what_was_seen_as_it_was_long() -> None:
@@ -116,10 +116,10 @@ def test_thresholds_go_only_so_far_beyond_what_was_seen_as_it_was_long() -> None
     w = held({"d0": [(60 * i, 5.0 + i / 4) for i in range(1, 20)]})
     seen = scoring.from_score(backtest.score(m, DETECTOR.name, w)[1]).max()
     for target, least in ((1e-3, 3.5), (1e-5, 5.5), (10.0, 2.5)):
-        level = scoring.from_score(np.array(backtest.at_return_level(m, [DETECTOR], {DETECTOR.name: w}, GAP, target).detectors[DETECTOR.name].threshold))
+        level = scoring.from_score(np.array(thresholds.at_return_level(m, [DETECTOR], {DETECTOR.name: w}, GAP, target).detectors[DETECTOR.name].threshold))
         assert least - 1e-9 <= level <= min(8.0, max(least, seen + 0.5 * np.log10(4))) + 1e-9
     nothing = {DETECTOR.name: w.at(np.zeros(len(w), bool))}
-    assert backtest.at_return_level(m, [DETECTOR], nothing, GAP, 1e-3).detectors == m.detectors
+    assert thresholds.at_return_level(m, [DETECTOR], nothing, GAP, 1e-3).detectors == m.detectors
 
 
 def test_device_days_are_each_devices_own() -> None:
@@ -138,5 +138,5 @@ def test_what_a_lookback_still_sees_of_a_labelled_incident_costs_nothing() -> No
     looks_back = replace(DETECTOR, lookback=Lookback(31, timedelta(hours=1), (), lambda h: np.zeros((0, 0))))
     labels = backtest.Labels(np.array(["d0"]), np.array([100 * 60_000]), np.array([110 * 60_000]), np.array(["leak"]))
     w = held({"d0": [(130, 20.0), (135, 20.0)]})
-    assert backtest.at_budget(m, [looks_back], {DETECTOR.name: w}, labels, GAP, 0.0).detectors == m.detectors
-    assert backtest.at_budget(m, [DETECTOR], {DETECTOR.name: w}, labels, GAP, 0.0).detectors != m.detectors
+    assert thresholds.at_budget(m, [looks_back], {DETECTOR.name: w}, labels, GAP, 0.0).detectors == m.detectors
+    assert thresholds.at_budget(m, [DETECTOR], {DETECTOR.name: w}, labels, GAP, 0.0).detectors != m.detectors
