@@ -23,9 +23,9 @@ device-days do not tell how the tail goes on, and what they miss on a guess they
 LEAST_DECADES, MOST_DECADES = 2.5, 8.0
 """-log10(p) of the least and the greatest threshold, whatever the training looked like, was contaminated with, or is aimed at: five
 windows a day are as odd as the least."""
-MARGIN = 0.5
-"""A threshold lies at least so many decades beyond -log10 of the alerts a device and day that are aimed at: if each lasted a third of the
-day's windows, so many of them would be anomalous; ordinary windows do not give longer ones."""
+LONGEST = timedelta(hours=7)
+"""Ordinary windows give no longer alert than a working day: no more of them may be anomalous than as many alerts as are aimed at would have,
+each so long."""
 
 
 def return_level(
@@ -71,7 +71,7 @@ def at_return_level(
         decades, days = np.nan_to_num(scoring.from_score(got)), device_days([w])
         level = return_level(w.device, w.end_ms, decades, days, gap, target / len(detectors))
         farthest = decades.max() + BEYOND * np.log10(max(days, 1.0))
-        least = max(LEAST_DECADES, MARGIN - np.log10(target / len(detectors)))
+        least = max(LEAST_DECADES, -np.log10(target / len(detectors) * (LONGEST / timedelta(days=1))))
         level = float(np.clip(level, least, np.clip(farthest, least, MOST_DECADES)))
         parts[detector.name] = replace(parts[detector.name], threshold=level / (scoring.DECADES + level))
     return replace(model, detectors=parts)
