@@ -100,7 +100,8 @@ class Detector:
     lookback: Lookback | None = None
     threshold: float = 0.5
     """Score (0 to 1, `tidewatch.scoring`) from which a window is anomalous."""
-    severities: tuple[tuple[float, str], ...] = ((0.5, "low"), (0.55, "medium"), (0.6, "high"), (0.65, "critical"))
+    severities: tuple[tuple[float, str], ...] = ((0.0, "low"), (0.5, "medium"), (0.55, "high"), (0.6, "critical"))
+    """(from this score on, severity): .5 is one ordinary window in a million, .55 in twenty million, .6 in a billion."""
     examples: tuple[Example, ...] = field(default=())
     history: timedelta = timedelta(0)
     """It is trained once windows lie so far apart: those that each see half an hour or more of the same soon are many, and know little."""
@@ -111,8 +112,8 @@ class Detector:
         return timedelta(minutes=self.lookback.windows - 1 if self.lookback else 0)
 
     def severity(self, score: float) -> str:
-        """The severity of a score, or '' below the lowest."""
-        return next((name for least, name in reversed(self.severities) if score >= least), "")
+        """The severity of a score."""
+        return next(name for least, name in reversed(self.severities) if score >= least)
 
 
 def all_detectors() -> tuple[Detector, ...]:
