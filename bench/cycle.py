@@ -29,8 +29,6 @@ BAR = 600.0
 
 def lake(settings: Settings, devices: int, hours: float) -> datetime:
     """Events, inventory and the stream's windows of them; the end of the window."""
-    from deltalake import DeltaTable
-
     from tests.jobs import synthetic
 
     end = synthetic.fill(settings, devices=devices, hours=hours)
@@ -38,7 +36,9 @@ def lake(settings: Settings, devices: int, hours: float) -> datetime:
     measured(settings, "-m", "jobs.build_features", *window, "--no-publish")
     for name in features.names():
         if features.view(name).published:
-            found = DeltaTable(str(tables.table(name).path(settings))).to_pandas().sort_values(["window_end", "device_id"], ignore_index=True)
+            stored = tables.table(name).dataset(settings)
+            assert stored is not None
+            found = stored.to_table().to_pandas().sort_values(["window_end", "device_id"], ignore_index=True)
             synthetic.write(settings, f"{name}_online", {c.name: found[c.name].to_numpy() for c in tables.table(name).columns}, mode="overwrite")
         shutil.rmtree(tables.table(name).path(settings))
     return end
@@ -46,9 +46,9 @@ def lake(settings: Settings, devices: int, hours: float) -> datetime:
 
 def last(settings: Settings) -> datetime:
     """The end of the newest window that the stream has written."""
-    from deltalake import DeltaTable
-
-    found = DeltaTable(str(tables.table("flow_1m_online").path(settings))).to_pandas(columns=["window_end"])["window_end"].max()
+    stored = tables.table("flow_1m_online").dataset(settings)
+    assert stored is not None
+    found = stored.to_table(columns=["window_end"]).to_pandas()["window_end"].max()
     return datetime.fromtimestamp(int(np.datetime64(found, "s").astype(np.int64)), UTC)
 
 

@@ -188,16 +188,14 @@ def held(settings: Settings, table: Table, view: FeatureView, count: str, start:
 def windows(settings: Settings, table: Table, columns: Sequence[str], start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
     """The rows of a table of windows that end in (start, end], as batches; none if there is no table."""
     import pyarrow as pa
-    from deltalake import DeltaTable
     from pyarrow import dataset
 
-    path = str(table.path(settings))
-    if not DeltaTable.is_deltatable(path):
+    found = table.dataset(settings)
+    if found is None:
         return
     low, high = (pa.scalar(cli.millis(t) * 1000, pa.int64()).cast(pa.timestamp("us")) for t in (start, end))
     field = dataset.field(table.time)
     days = (dataset.field("date") >= f"{start.astimezone(UTC):%Y-%m-%d}") & (dataset.field("date") <= f"{end.astimezone(UTC):%Y-%m-%d}")
-    found = DeltaTable(path).to_pyarrow_dataset()
     yield from (b for b in found.to_batches(columns=list(columns), filter=days & (field > low) & (field <= high), batch_size=lake.BATCH_ROWS) if len(b))
 
 

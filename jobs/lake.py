@@ -69,13 +69,12 @@ def replace(settings: Settings, table: Table, rows: Sequence[Mapping[str, Any]],
 def read(settings: Settings, table: Table) -> list[dict[str, Any]]:
     """Every row; timestamps in milliseconds. None if the table does not exist yet."""
     import pyarrow as pa
-    from deltalake import DeltaTable
     from pyarrow import compute
 
-    path = str(table.path(settings))
-    if not DeltaTable.is_deltatable(path):
+    stored = table.dataset(settings)
+    if stored is None:
         return []
-    found = DeltaTable(path).to_pyarrow_table()
+    found = stored.to_table()
     for c in table.columns:
         if c.type == "timestamp":
             i = found.schema.get_field_index(c.name)

@@ -72,12 +72,10 @@ def is_listed(alert: Mapping[str, Any]) -> bool:
 
 def labels(settings: Settings) -> list[dict[str, Any]]:
     """What is known to have happened, from Delta; times are UTC milliseconds. Empty if nothing was ever labelled."""
-    from deltalake import DeltaTable
-
-    path = str(LABELS.path(settings))
-    if not DeltaTable.is_deltatable(path):
+    found = LABELS.dataset(settings)
+    if found is None:
         return []
-    rows: list[dict[str, Any]] = DeltaTable(path).to_pyarrow_table().to_pylist()
+    rows: list[dict[str, Any]] = found.to_table().to_pylist()
     for row in rows:
         for c in LABELS.columns:
             if c.type == "timestamp":

@@ -14,13 +14,12 @@ VERDICTS = ("true", "false", "benign")
 
 def alert(settings: Settings, alert_id: str) -> dict[str, Any]:
     """The newest state of an alert, from Delta, times in UTC milliseconds; raises InputError if there is none."""
-    from deltalake import DeltaTable
+    from pyarrow import dataset
 
-    path = str(ALERTS.path(settings))
     rows: list[dict[str, Any]] = []
-    if DeltaTable.is_deltatable(path):
+    if (stored := ALERTS.dataset(settings)) is not None:
         columns = ["alert_id", "use_case", "detector", "device_id", "start", "end", "windows"]
-        rows = DeltaTable(path).to_pyarrow_table(columns=columns, filters=[("alert_id", "=", alert_id)]).to_pylist()
+        rows = stored.to_table(columns=columns, filter=dataset.field("alert_id") == alert_id).to_pylist()
     if not rows:
         raise InputError(f"there is no alert {alert_id!r} in the lake.", "copy the id from `tidewatch alerts --json`; a new alert is there after some seconds")
     newest = max(rows, key=lambda r: (r["end"], r["windows"]))

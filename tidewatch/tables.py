@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tidewatch import events, features
 from tidewatch.errors import ContractError
 from tidewatch.settings import Settings
+
+if TYPE_CHECKING:
+    from pyarrow import dataset
 
 Layer = Literal["bronze", "silver", "gold"]
 TYPES = ("string", "long", "int", "double", "boolean", "timestamp", "bytes", "double[]", "string[]")
@@ -53,6 +56,20 @@ class Table:
         if not self.delta:
             raise ContractError(f"the table {self.name!r} is not in Delta.")
         return settings.lake / self.delta / self.name
+
+    def dataset(self, settings: Settings) -> dataset.Dataset | None:
+        """The Delta table's rows as Arrow reads them; None if it does not exist yet.
+
+        By Arrow's own file system: deltalake's is Python, and Arrow's threads that close a file through it while the interpreter ends
+        abort the process ("terminate called without an active exception": one in four on a busy machine).
+        """
+        from deltalake import DeltaTable
+        from pyarrow import fs
+
+        path = str(self.path(settings))
+        if not DeltaTable.is_deltatable(path):
+            return None
+        return DeltaTable(path).to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(path, fs.LocalFileSystem()))
 
 
 def _events(name: str) -> Table:

@@ -1,5 +1,7 @@
 """The contracts, views, detectors and the catalogue hold together."""
 
+from pathlib import Path
+
 import fastavro
 import pytest
 
@@ -68,3 +70,18 @@ def test_a_table_is_well_formed(t: tables.Table) -> None:
     assert all(c.type in tables.TYPES and c.doc for c in t.columns)
     assert bool(t.delta) == bool(t.writer)
     assert not t.pinot or t.topic, "Pinot ingests from the topic"
+
+
+def test_a_delta_table_is_read_without_python_in_arrows_threads(tmp_path: Path) -> None:
+    """Through deltalake's own file system a process that ends soon after a read may be aborted."""
+    pa = pytest.importorskip("pyarrow")
+    deltalake = pytest.importorskip("deltalake")
+    from pyarrow import fs
+
+    settings = load(state_dir=tmp_path)
+    assert tables.LABELS.dataset(settings) is None
+    tables.LABELS.path(settings).parent.mkdir(parents=True)
+    deltalake.write_deltalake(str(tables.LABELS.path(settings)), pa.table({"device_id": ["a", "b"]}))
+    found = tables.LABELS.dataset(settings)
+    assert found is not None and found.to_table()["device_id"].to_pylist() == ["a", "b"]
+    assert isinstance(found.filesystem, fs.SubTreeFileSystem) and isinstance(found.filesystem.base_fs, fs.LocalFileSystem)
