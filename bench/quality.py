@@ -297,7 +297,10 @@ def run(spark: SparkSession, s: Set, families: dict[str, str]) -> list[dict[str,
                                  s.train_end, taken(s.found))
         if not truth.events:
             continue
-        marks = {"tidewatch": (grid["score"].to_numpy(), grid["fired"].to_numpy(dtype=bool)), **rivals.scores(spark, s.settings, list(s.found.columns), s.train_end, grid, SEED)}
+        marks = {
+            "tidewatch": (grid["score"].to_numpy(), grid["fired"].to_numpy(dtype=bool)),
+            **rivals.scores(spark, s.settings, list(s.found.columns), s.train_end, grid, SEED),
+        }
         for who, (score, fired) in marks.items():
             found.append({"set": s.name, "use case": use_case, "who": who, **measures.figures(truth, score, fired, gap)})
     return found

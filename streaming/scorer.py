@@ -139,7 +139,7 @@ def explain(
     names = np.array([s.name for s in detector.signals], dtype=object)
     anomalous = score >= threshold
     least, severities = zip(*detector.severities, strict=True)
-    severity = np.maximum(np.searchsorted(least, score, side="right") - 1, 0)
+    severity = np.searchsorted(least, score, side="right") - 1
 
     def heaviest(values: np.ndarray) -> np.ndarray:
         return _objects(x[:n] for x, n in zip(np.take_along_axis(values, top, axis=1), count, strict=True))

@@ -109,8 +109,8 @@ WAKE_ROUNDS, WAKE_PAUSE = 24, 0.25
 WAKE_SLOW, WAKE_SLOW_PAUSE = 5, 2.0
 """The first of them wait longer: until they have read something, readers that were idle do not hold time back."""
 WAKE_MS, WAKE_RECORDS = 1_000, 20
-"""Event time of the first of them; it doubles while a round has fewer records. The slow ones together are no longer than `stream.lateness`:
-no window closes by them, even where a busy machine reads them all at once."""
+"""Event time of the first of them; it doubles while a round has fewer records. Without doubling the slow ones together are the 5 s that
+`stream.lateness` is by default: no window closes by them, even where a busy machine reads them all at once."""
 
 
 def drive(
