@@ -46,6 +46,8 @@ class Size:
 
     devices: int
     train_hours: int
+    cycles: int
+    """So many times, evenly, baselines are built in the train part."""
     test_hours: int
     each: int
     """Incidents of each kind and strength."""
@@ -53,8 +55,16 @@ class Size:
     """A device and minute."""
 
 
-FULL = Size(200, 48, 122, 20, 1.5)
-QUICK = Size(40, 12, 12, 1, 1.5)
+FULL = Size(200, 168, 7, 122, 20, 1.5)
+"""A week, as `batch.training_window` has it, with baselines built each day."""
+FIRST = replace(FULL, train_hours=48, cycles=1)
+"""A first training: two days, whose windows are judged by a baseline made of them."""
+QUICK = Size(40, 12, 2, 12, 1, 1.5)
+
+
+def cycles(size: Size) -> tuple[int, ...]:
+    """When baselines are built, milliseconds: the last time where the train part ends."""
+    return tuple(START_MS + size.train_hours * 3_600_000 * k // size.cycles for k in range(1, size.cycles + 1))
 
 
 def plan(net: network.Network, size: Size, begin_ms: int, end_ms: int) -> tuple[Incident, ...]:
@@ -92,15 +102,14 @@ def made(size: Size) -> tuple[replay.LabelledSet, int]:
     return replay.LabelledSet("injected", (), columns, labels, network.inventory(net, START_MS), START_MS, end), begin
 
 
-def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], *, quick: bool) -> dict[str, Any]:
+def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], size: Size) -> dict[str, Any]:
     """Figures by kind and strength, and false alerts of each use case."""
-    size = QUICK if quick else FULL
     found, begin = made(size)
     for columns in found.columns.values():
         assert isinstance(columns["device_id"], Text)
     code = [Path(__file__), *(quality.ROOT / "tidewatch" / "inputs").glob("*.py")]
-    settings = quality.home(cache, f"injected-{quality._key(code, str(quick))}", jars)
-    s = quality.Set("injected", USE_CASES, settings, found, {d["device_id"]: begin for d in found.devices})
+    settings = quality.home(cache, f"injected-{quality._key(code, str(size))}", jars)
+    s = quality.Set("injected", USE_CASES, settings, found, {d["device_id"]: begin for d in found.devices}, cycles(size))
     quality.build(s, spark)
     kinds: dict[tuple[str, float], list[tuple[bool, bool, bool]]] = defaultdict(list)
     false: dict[str, int] = {}
@@ -109,13 +118,16 @@ def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], 
         every = quality.windows(spark, s, use_case, families)
         assert every is not None
         fired = every[every["fired"] & (every["end_ms"] <= found.end_ms)].sort_values(["device_id", "end_ms"])
-        glow = max(d.afterglow + timedelta(seconds=view(d.view).size_seconds) for d in of_use_case(use_case)) // timedelta(milliseconds=1) + 15 * quality.MINUTE_MS
+        # so long after an incident may each detector still see it
+        glow = fired["detector"].map({
+            d.name: (d.afterglow + timedelta(seconds=view(d.view).size_seconds, minutes=15)) // timedelta(milliseconds=1) for d in of_use_case(use_case)
+        }).to_numpy()
         device, end = fired["device_id"].to_numpy(), fired["end_ms"].to_numpy()
         excused = np.zeros(len(fired), dtype=bool)
         for label in found.labels:
             a, b = np.searchsorted(device, label["device_id"], "left"), np.searchsorted(device, label["device_id"], "right")
             mine = fired.iloc[a:b]
-            near = (end[a:b] > label["start"]) & (end[a:b] - quality.MINUTE_MS <= label["end"] + glow)
+            near = (end[a:b] > label["start"]) & (end[a:b] - quality.MINUTE_MS <= label["end"] + glow[a:b])
             excused[a:b] |= near
             if label["use_case"] != use_case:
                 continue

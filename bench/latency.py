@@ -1,10 +1,10 @@
 """How long an event takes to its row in Pinot and in Delta, and a closed window to its alert, while so many come a second.
 
-    python bench/latency.py [--rate 10000,20000] [--devices 10000] [--seconds 240] [--lateness SECONDS] [--quick] [--json FILE]
+    python bench/latency.py [--rate 10000,20000] [--devices 10000] [--seconds 240] [--warm 60] [--lateness SECONDS] [--quick] [--json FILE]
 
 Starts servers of its own (`bench/servers.py`: Kafka, Flink, Pinot, the committer; made-up baselines and models, one entity
 in a thousand anomalous). The events are made beforehand and sent when their time comes, whoever keeps up or not, by a
-process that shares the machine. The first minute is left out. Measured:
+process that shares the machine. The first seconds (`--warm`) are left out: a JVM just started compiles for minutes. Measured:
 
 - Pinot: now minus the event time of the newest row that a query sees, every 200 ms (a query's own time included);
 - Delta: the commit's time minus the event time, of every row committed;
@@ -36,7 +36,6 @@ from tidewatch.inputs.send import Kafka
 from tidewatch.settings import Settings, load
 
 SETTLE_SECONDS = 60
-WARM_SECONDS = 60
 STEP_MS = 50
 AHEAD_SECONDS = 30
 """A second of events takes less than a second to make, but nothing is made while time runs."""
@@ -103,7 +102,7 @@ def send(settings: Settings, rounds: list[tuple[int, list[Parcel]]]) -> None:
                 kafka.send(p)
 
 
-def run(rate: int, devices: int, seconds: int, lateness: float) -> dict[str, Any]:
+def run(rate: int, devices: int, seconds: int, warm: int, lateness: float) -> dict[str, Any]:
     """The figures of one rate."""
     os.environ["TIDEWATCH_STREAM__LATENESS"] = f"PT{lateness}S"
     with servers("bench-latency", stream={"lateness": f"PT{lateness}S"}) as settings:
@@ -113,17 +112,17 @@ def run(rate: int, devices: int, seconds: int, lateness: float) -> dict[str, Any
         job = Job(settings, "delta", "bench-latency")
         begin_made = time.monotonic()
         Generator(net, 0, None, period_ms=period).advance(2000)  # how long do two seconds take?
-        lead = AHEAD_SECONDS + (time.monotonic() - begin_made) / 2 * (seconds + WARM_SECONDS) * 1.5
+        lead = AHEAD_SECONDS + (time.monotonic() - begin_made) / 2 * (seconds + warm) * 2
         start = int((time.time() + lead) * 1000)
-        end = start + (seconds + WARM_SECONDS) * 1000
+        end = start + (seconds + warm) * 1000
         source, rounds = Generator(net, start, None, period_ms=period), []
         for at in range(start + STEP_MS, end, STEP_MS):
             rounds.append((at, source.advance(at)))
         if time.time() * 1000 > start:
             raise SystemExit("making the events took longer than foreseen: run it again, with a lower rate or fewer seconds")
-        sender = multiprocessing.get_context("fork").Process(target=send, args=(settings, rounds))
+        sender = multiprocessing.get_context("fork").Process(target=send, args=(settings, rounds), daemon=True)
         sender.start()
-        since, meter = start + WARM_SECONDS * 1000, Meter(settings, {"sender": sender.pid or 0})
+        since, meter = start + warm * 1000, Meter(settings, {"sender": sender.pid or 0})
         time.sleep(max(0.0, since / 1000 - time.time()))
         meter.sample(read=0)
         ages: dict[str, list[float]] = {n: [] for n in events.names()}
@@ -141,7 +140,7 @@ def run(rate: int, devices: int, seconds: int, lateness: float) -> dict[str, Any
         after_end = alert_ages(settings, since)
         sent = sum(p.tally["records"] for _, parcels in rounds for p in parcels)
         return {
-            "rate": rate, "sent a second": sent / (seconds + WARM_SECONDS), "devices": devices, "lateness s": lateness, "cores": cores,
+            "rate": rate, "sent a second": sent / (seconds + warm), "devices": devices, "lateness s": lateness, "cores": cores,
             "figures": {
                 **{f"event to Pinot row, {n}": figures(np.array(a)) for n, a in ages.items()},
                 **{f"event to Delta row, {n}": figures(delta_ages(settings, n, since, end)) for n in ages},
@@ -163,16 +162,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", default="10000,20000", help="events a second, comma separated (default 10000,20000)")
     parser.add_argument("--devices", type=int, default=10_000)
-    parser.add_argument("--seconds", type=int, default=240, help="after the first minute, which is left out (default 240)")
+    parser.add_argument("--seconds", type=int, default=240, help="so long is measured (default 240)")
+    parser.add_argument("--warm", type=int, default=60, help="seconds before that, which are left out (default 60)")
     parser.add_argument("--lateness", type=float, default=load().stream.lateness.total_seconds(), help="stream.lateness in seconds (default: the setting)")
     parser.add_argument("--quick", action="store_true", help="500 events a second of 100 devices for two minutes")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     o = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end too
-    rates, devices, seconds = ([500], 100, 60) if o.quick else ([int(x) for x in o.rate.split(",")], o.devices, o.seconds)
+    rates, devices, seconds, warm = ([500], 100, 60, 60) if o.quick else ([int(x) for x in o.rate.split(",")], o.devices, o.seconds, o.warm)
     found = []
     for rate in rates:
-        found.append(run(rate, devices, seconds, o.lateness))
+        found.append(run(rate, devices, seconds, warm, o.lateness))
         show(found[-1])
         if o.json:
             o.json.write_text(json.dumps(found, indent=1))

@@ -1,6 +1,6 @@
 """How good detection is on labelled data nobody here made: the product's own path over every set of a folder.
 
-    python bench/quality.py [--data DIR] [--only SET] [--skip SET] [--quick] [--injected] [--cache DIR] [--json FILE]
+    python bench/quality.py [--data DIR] [--only SET] [--skip SET] [--quick] [--injected | --first] [--cache DIR] [--json FILE]
 
 In the spark environment. Each set is loaded as a replay loads it, written to bronze, turned into features by the
 product's Spark SQL, baselines and models come from the train part alone, and the test part is scored as the stream
@@ -60,6 +60,9 @@ class Set:
     found: replay.LabelledSet
     train_end: dict[str, int]
     """Of each device, milliseconds: where its test part begins."""
+    cycles: tuple[int, ...] = ()
+    """When baselines were built, milliseconds, the last at the end of the train part: what came between two of them is judged by the
+    earlier one, as in a network that runs. Empty: once, of the whole train part, as at a first training."""
 
     @property
     def span(self) -> tuple[datetime, datetime]:
@@ -217,7 +220,10 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
     if not train.enough(detector, history["end_ms"].to_numpy()):
         return None
     inventory = pd.DataFrame(s.found.devices)[["device_id", "kind"]]
-    baselines = build_baselines.assemble(detector, build_baselines.of_entities(detector, history), inventory).assign(valid_from=0)
+    baselines = pd.concat([
+        build_baselines.assemble(detector, build_baselines.of_entities(detector, known_then), inventory).assign(valid_from=ms)
+        for ms, known_then in ([(ms, history[history["end_ms"] <= ms].reset_index(drop=True)) for ms in s.cycles] or [(0, history)])
+    ], ignore_index=True)
     w = train.match(detector, history, baselines)
     cut = train.split([w])
     learned = w.at(w.end_ms <= cut)
@@ -326,24 +332,26 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--only", action="append", default=[], help="a set's folder; repeatable")
     p.add_argument("--skip", action="append", default=[], help="a set's folder; repeatable")
     p.add_argument("--family", action="append", default=[], help="DETECTOR=FAMILY instead of the use case's first; repeatable")
-    p.add_argument("--quick", action="store_true", help=f"{QUICK_DEVICES} devices a set, a day of injected incidents: to see that it runs")
+    p.add_argument("--quick", action="store_true", help=f"{QUICK_DEVICES} devices a set, half a day of injected incidents: to see that it runs")
     p.add_argument("--injected", action="store_true", help="incidents put into clean generated traffic, instead of the sets (with --only: beside them)")
+    p.add_argument("--first", action="store_true", help="--injected at a first training: two days, judged by baselines made of them, instead of a week with baselines built each day")
     p.add_argument("--cache", type=Path, help="keep features here (default: a folder that is removed)")
     p.add_argument("--json", type=Path, help="write the figures here")
     options = p.parse_args(arguments)
     from bench import injected
 
     base = load()
+    size = injected.QUICK if options.quick else injected.FIRST if options.first else injected.FULL
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, sp.session(base, "quality") as spark:
         cache, jars = options.cache or Path(folder), (base.state_dir / "jars").resolve()
         families = dict(f.split("=", 1) for f in options.family)
-        for path in [] if options.injected and not options.only else sets_of(options):
+        for path in [] if (options.injected or options.first) and not options.only else sets_of(options):
             begin = time.monotonic()
             s = read(path, cache, spark, jars, options.quick)
             results += run(spark, s, families)
             print(f"{s.name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
-        put = injected.run(spark, cache, jars, families, quick=options.quick) if options.injected else None
+        put = injected.run(spark, cache, jars, families, size) if options.injected or options.first else None
     if results:
         print(measures.table(results))
     if put:

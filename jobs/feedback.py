@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 from tidewatch import scoring, tables
+from tidewatch.alerts import EVERYONE
 from tidewatch.detectors import Detector
 from tidewatch.settings import Settings
 
@@ -38,9 +39,12 @@ class Marks:
 
 
 def read(settings: Settings, start: datetime, end: datetime) -> Marks:
-    """The marks of alerts that overlap [start, end], whenever they were made: an analyst comes after the window."""
+    """The marks of devices' alerts that overlap [start, end], whenever they were made: an analyst comes after the window.
+
+    A group, of the device `EVERYONE`, has no windows of its own: its members' alerts are marked with it.
+    """
     low, high = cli.millis(start), cli.millis(end)
-    rows = [r for r in lake.read(settings, tables.FEEDBACK) if r["end"] >= low and r["start"] <= high]
+    rows = [r for r in lake.read(settings, tables.FEEDBACK) if r["end"] >= low and r["start"] <= high and r["device_id"] != EVERYONE]
     rows.sort(key=lambda r: (r["device_id"], r["start"], r["alert_id"]))
 
     def column(name: str, kind: type) -> NDArray[np.generic]:

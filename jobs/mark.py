@@ -14,9 +14,10 @@ from jobs import cli
 
 
 def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
-    row = feedback.mark(settings, options.alert, options.verdict, analyst=options.analyst, note=options.note, at=options.at, publish=not options.no_publish)
-    cli.say(f"{row['alert_id']} is marked {row['verdict']}; the next training of {row['use_case']!r} takes it into account")
-    return {"job": "mark", "alert": row["alert_id"], "verdict": row["verdict"], "use_case": row["use_case"], "analyst": row["analyst"]}
+    rows = feedback.mark(settings, options.alert, options.verdict, analyst=options.analyst, note=options.note, at=options.at, publish=not options.no_publish)
+    row = rows[0]
+    cli.say(feedback.told(rows))
+    return {"job": "mark", "alert": row["alert_id"], "verdict": row["verdict"], "use_case": row["use_case"], "analyst": row["analyst"], "marked": len(rows)}
 
 
 def main(arguments: list[str] | None = None) -> int:

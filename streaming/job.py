@@ -197,8 +197,9 @@ def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
         "pipeline.name": NAME,
         "pipeline.jars": jar_path(settings).as_uri(),
         "pipeline.object-reuse": "true",
-        # partitions wake up one after the other; time should not run ahead with the first of them
-        "pipeline.auto-watermark-interval": "1 s",
+        # an alert is six exchanges behind its events: what waits in buffers, for time to be told and for a batch adds up
+        "pipeline.auto-watermark-interval": "100 ms",
+        "execution.buffer-timeout.interval": "50 ms",
         "parallelism.default": str(s.parallelism),
         "table.local-time-zone": "UTC",
         "table.optimizer.agg-phase-strategy": "TWO_PHASE",
@@ -216,11 +217,16 @@ def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
         "execution.checkpointing.incremental": str(s.state_backend == "rocksdb").lower(),
         "restart-strategy.type": "exponential-delay",
         "restart-strategy.exponential-delay.initial-backoff": "1 s",
-        "restart-strategy.exponential-delay.max-backoff": "30 s",
+        # what it waits for is as a rule a worker that starts again, some seconds; after five good minutes it begins anew
+        "restart-strategy.exponential-delay.max-backoff": "10 s",
+        "restart-strategy.exponential-delay.reset-backoff-threshold": "5 min",
         "python.executable": python,
         "python.client.executable": python,
         "python.pythonpath": str(ROOT),
-        "python.fn-execution.bundle.time": "200",
+        # a batch costs a worker some milliseconds whatever is in it
+        "python.fn-execution.bundle.size": "5000",
+        "python.fn-execution.arrow.batch.size": "5000",
+        "python.fn-execution.bundle.time": "50",
     }
     if resume:
         found["execution.state-recovery.path"] = resume

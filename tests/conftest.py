@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test of the stack that fails says how the stream stood then: its logs may not outlive the machine."""
+    report = yield
+    stack = getattr(item, "funcargs", {}).get("stack")
+    if report.when == "call" and report.failed and isinstance(stack, Stack):
+        done = subprocess.run(["timeout", "60", str(ROOT / "bin" / "tidewatch"), "stream", "status"], env=stack.env, text=True, capture_output=True, check=False)
+        worst = [line[:300] for name in ("flink_jobmanager", "flink_taskmanager", "committer", "supervisord")
+                 for line in _matching(stack.settings.logs / f"{name}.log", (" ERROR ", " exited: ", " spawned: ", " gave up: ", "Job tidewatch ", " to FAILED"))[-8:]]
+        report.sections.append(("the stream when it failed", "\n".join([_tail(done, 20), *worst])))
+    return report
+
+
+def _matching(log: Path, words: tuple[str, ...]) -> list[str]:
+    """A log's lines with one of the words, each after the log's name."""
+    if not log.exists():
+        return []
+    return [f"{log.stem}: {line}" for line in log.read_text(errors="replace").splitlines() if any(w in line for w in words)]
+
+
+def _tail(done: subprocess.CompletedProcess[str], lines: int) -> str:
+    return "\n".join((done.stdout + done.stderr).splitlines()[-lines:])
+
+
 @dataclass(frozen=True)
 class Stack:
     """A running stack: its settings, and how to call its command line."""
@@ -35,17 +59,16 @@ class Stack:
         """One `tidewatch` command; its output goes to the test's log, an error fails the test with it."""
         done = subprocess.run([str(ROOT / "bin" / "tidewatch"), *arguments], env=self.env, text=True, timeout=timeout,
                               capture_output=True, check=False)
-        print(f"$ tidewatch {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
+        print(f"$ tidewatch {' '.join(arguments)}\n{_tail(done, 12)}")
         if check and done.returncode:
-            tail = "\n".join((done.stdout + done.stderr).splitlines()[-60:])
-            pytest.fail(f"`tidewatch {' '.join(arguments)}` exited with {done.returncode}:\n{tail}")
+            pytest.fail(f"`tidewatch {' '.join(arguments)}` exited with {done.returncode}:\n{_tail(done, 60)}")
         return done
 
     def python(self, group: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One Python program in a component's environment."""
         done = subprocess.run([str(self.settings.env_python(group)), *arguments], env=self.env, cwd=ROOT, text=True,
                               timeout=900, capture_output=True, check=False)
-        print(f"$ python {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
+        print(f"$ python {' '.join(arguments)}\n{_tail(done, 12)}")
         if check and done.returncode:
             pytest.fail(f"`{' '.join(arguments)}` exited with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
         return done

@@ -34,16 +34,17 @@ def fetch(settings: Settings, *, use_case: str = "", severity: str = "", device:
         + (f" WHERE {' AND '.join(f'{k} = %({k})s' for k in given)}" if given else "")
         + f' ORDER BY "end" DESC, alert_id LIMIT {LIMIT}'
     )
-    return [{n: [] if x in NO_LIST else x for n, x in zip(names, row, strict=True)} for row in _query(settings, sql, given)]
+    return [{n: [] if x in NO_LIST else x for n, x in zip(names, row, strict=True)} for row in query(settings, sql, given)]
 
 
 def suppressed(settings: Settings) -> dict[str, int]:
     """How many alerts each rule has suppressed. Raises ServiceError without Pinot."""
     sql = f"SELECT suppressed_by, COUNT(*) FROM alerts WHERE suppressed_by <> '' GROUP BY suppressed_by LIMIT {LIMIT}"
-    return {rule: int(n) for rule, n in _query(settings, sql, {})}
+    return {rule: int(n) for rule, n in query(settings, sql, {})}
 
 
-def _query(settings: Settings, sql: str, given: Mapping[str, str]) -> list[Any]:
+def query(settings: Settings, sql: str, given: Mapping[str, str] | None = None) -> list[Any]:
+    """Rows of a query of Pinot; raises ServiceError without Pinot, or with its words if it refuses or answers in part."""
     import pinotdb
     from pinotdb import exceptions
 
@@ -52,7 +53,7 @@ def _query(settings: Settings, sql: str, given: Mapping[str, str]) -> list[Any]:
         connection = pinotdb.connect(host=broker.hostname, port=broker.port, path="/query/sql", scheme=broker.scheme, timeout=30)
         try:
             cursor = connection.cursor()
-            cursor.execute(sql, given)
+            cursor.execute(sql, given or {})
             return list(cursor.fetchall())
         finally:
             connection.close()
@@ -79,11 +80,12 @@ def labels(settings: Settings) -> list[dict[str, Any]]:
     for row in rows:
         for c in LABELS.columns:
             if c.type == "timestamp":
-                row[c.name] = _milliseconds(row[c.name])
+                row[c.name] = milliseconds(row[c.name])
     return rows
 
 
-def _milliseconds(t: Any) -> int:
+def milliseconds(t: Any) -> int:
+    """A moment as Delta gives it, UTC if it has no zone."""
     from datetime import UTC
 
     moment: float = (t if t.tzinfo else t.replace(tzinfo=UTC)).timestamp()

@@ -45,7 +45,7 @@ METRICS = {
     "suppressed_alerts": ("", "incidents of the last 15 minutes that a snooze or a maintenance window keeps quiet"),
     "undelivered": ("records", "records of the topic findings (and marks of transactions) that a webhook has not got, by webhook"),
     "champion_age": ("s", "since the champion of a use case was promoted; a use case without one has no value"),
-    "dag_seconds": ("s", "how long a DAG's last run took; the detail is its state"),
+    "dag_seconds": ("s", "how long a DAG's last run took, or takes so far; the detail is its state"),
     "dag_failed": ("", "1: a DAG's last run failed"),
     "dag_age": ("s", "since a DAG's last run was due"),
     "dag_every": ("s", "how often a DAG is due by the clock"),
@@ -227,7 +227,8 @@ def dags(settings: Settings) -> Found:
         yield Measurement("dag_every", name, due.total_seconds())
     for dag in orchestrator.dags(client):
         for run in orchestrator.runs(client, dag["dag_id"], limit=1):
-            yield Measurement("dag_seconds", dag["dag_id"], run.get("duration") or 0, run["state"])
+            begun = datetime.fromisoformat(run["start_date"]).timestamp() if run.get("start_date") else time.time()
+            yield Measurement("dag_seconds", dag["dag_id"], run.get("duration") or time.time() - begun, run["state"])
             yield Measurement("dag_failed", dag["dag_id"], float(run["state"] == "failed"))
             yield Measurement("dag_age", dag["dag_id"], time.time() - datetime.fromisoformat(run["run_after"]).timestamp())
 

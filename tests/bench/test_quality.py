@@ -49,3 +49,25 @@ def test_a_lie_is_found_and_the_rivals_stand_beside_it(tmp_path: Path, capsys: p
     assert ours["recall"] == 1 and ours["precision"] >= 0.5 and ours["incidents"] == 1 and ours["delay"] <= 5
     assert ours["vus_pr"] > 0.7 > found["random"]["vus_pr"]
     assert "VUS-PR" in capsys.readouterr().out
+
+
+def test_injected_incidents_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench import injected, quality
+
+    out = tmp_path / "figures.json"
+    assert quality.main(["--injected", "--quick", "--cache", str(tmp_path / "cache"), "--json", str(out)]) == 0
+    found: dict[str, Any] = json.loads(out.read_text())["injected"]
+    assert found["device_days"] == injected.QUICK.devices * injected.QUICK.test_hours / 24
+    assert {(k["kind"], k["strength"]) for k in found["kinds"]} == {(t.kind, x) for t in injected.TROUBLES for x in injected.STRENGTHS}
+    at = {(k["kind"], k["strength"]): k["recall"] for k in found["kinds"]}
+    assert at["flood", 2.0] == at["fast_leak", 2.0] == 1 and found["clear_recall"] > 0.5
+    assert set(found["false_alerts"]) == {"silent", "leak", "lie"} and "recall (named first)" in capsys.readouterr().out
+
+
+def test_baselines_are_built_evenly_until_the_test_part() -> None:
+    from bench import injected
+
+    begin, hour = injected.START_MS, 3_600_000
+    assert injected.cycles(injected.QUICK) == (begin + 6 * hour, begin + 12 * hour)
+    assert injected.cycles(injected.FIRST) == (begin + 48 * hour,)
+    assert np.all(np.diff((begin, *injected.cycles(injected.FULL))) == 24 * hour)

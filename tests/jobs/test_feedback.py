@@ -34,17 +34,32 @@ def s(tmp_path: Path) -> settings.Settings:
     return s
 
 
-def mark(s: settings.Settings, alert_id: str, verdict: str) -> dict[str, Any]:
+def mark(s: settings.Settings, alert_id: str, verdict: str) -> list[dict[str, Any]]:
     return marking.mark(s, alert_id, verdict, analyst="kim", note="", at=AT, publish=False)
 
 
 def test_a_mark_takes_the_alerts_newest_state_and_replaces_an_earlier_mark(s: settings.Settings) -> None:
-    assert mark(s, "lie:a:0", "true")["end"] == 180_000
+    assert [r["end"] for r in mark(s, "lie:a:0", "true")] == [180_000]
     mark(s, "lie:it's:0", "benign")
     mark(s, "lie:a:0", "false")
     rows = {r["alert_id"]: r for r in lake.read(s, tables.FEEDBACK)}
     assert {k: r["verdict"] for k, r in rows.items()} == {"lie:a:0": "false", "lie:it's:0": "benign"}
     assert rows["lie:a:0"]["start"] == 0 and rows["lie:a:0"]["marked_at"] == AT.timestamp() * 1000 and rows["lie:a:0"]["analyst"] == "kim"
+
+
+def test_a_mark_on_a_group_is_one_on_each_member(s: settings.Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    group = alert("*", 0, 180_000)["alert_id"]
+    members = [alert("b", 0, 60_000), alert("b", 0, 120_000, 2) | {"group_id": group}, alert("c", 60_000, 120_000) | {"group_id": group}]
+    lake.replace(s, tables.ALERTS, [alert("*", 0, 180_000), *members, alert("d", 0, 60_000)], "true")
+    mark(s, "lie:b:0", "true")
+    monkeypatch.setattr("tidewatch.commands.feedback.current", lambda: s)
+    with pytest.raises(SystemExit):
+        cli.main(["feedback", group, "false", "--no-publish"])
+    assert f"{group} is marked false with its 2 members" in " ".join(capsys.readouterr().out.split())
+    rows = {r["alert_id"]: r for r in lake.read(s, tables.FEEDBACK)}
+    assert {k: (r["verdict"], r["end"]) for k, r in rows.items()} == {group: ("false", 180_000), "lie:b:0": ("false", 120_000), "lie:c:60000": ("false", 120_000)}
+    read = feedback.read(s, datetime(1970, 1, 1, tzinfo=UTC), AT)
+    assert read.labels.device.tolist() == ["b", "c"] and set(read.verdict) == {"false"}
 
 
 def test_what_is_no_alert_or_no_verdict_is_named(s: settings.Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

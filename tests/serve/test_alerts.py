@@ -61,7 +61,7 @@ def test_unknown_words_are_refused() -> None:
 def test_a_list_that_is_null_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """An outage has no signals; Pinot shows such a list as one default."""
     row = ["x" if c.type == "string" else ["null"] if c.type == "string[]" else ["-Infinity"] if c.type == "double[]" else 1 for c in ALERTS.columns]
-    monkeypatch.setattr(alerts, "_query", lambda *_: [row])
+    monkeypatch.setattr(alerts, "query", lambda *_: [row])
     (found,) = alerts.fetch(load())
     assert [found[c.name] for c in ALERTS.columns if c.type.endswith("[]")] == [[]] * 5
 

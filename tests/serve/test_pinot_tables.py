@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.serve import samples
+from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings, load
 from tidewatch.stack import pinot_tables
 from tidewatch.tables import catalogue
@@ -54,6 +55,34 @@ def test_array_elements_become_columns() -> None:
     assert transforms["first_signal"] == "jsonPath(top_signals, '$[0]')"
     assert f"observed_{pinot_tables.signal_count()}" in transforms
     assert "$[0]" in json.dumps(pinot_tables.filled(json.dumps(pinot_tables.config(catalogue()["scores"])), load()))
+
+
+def _broker(monkeypatch: pytest.MonkeyPatch, *refusals: str) -> list[str]:
+    """A broker that refuses as many queries with these words, then answers; the queries that it got."""
+    asked: list[str] = []
+    left = list(refusals)
+
+    def query(_: Settings, sql: str) -> list[Any]:
+        asked.append(sql)
+        if left:
+            raise ServiceError(left.pop(0))
+        return [[0]]
+
+    monkeypatch.setattr(pinot_tables, "query", query)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    return asked
+
+
+def test_a_table_is_there_when_the_broker_routes_to_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _broker(monkeypatch, "4 segments unavailable", "BrokerResourceMissingError")
+    pinot_tables.await_routes(load(), ["flow", "alerts"])
+    assert asked == ["SELECT COUNT(*) FROM flow"] * 3 + ["SELECT COUNT(*) FROM alerts"]
+
+
+def test_a_table_that_stays_away_is_told_with_the_brokers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    _broker(monkeypatch, *["4 segments [alerts__0__0] unavailable"] * 9)
+    with pytest.raises(ServiceError, match=r"the table alerts after -1 s: 4 segments \[alerts__0__0\] unavailable"):
+        pinot_tables.await_routes(load(), ["alerts"], seconds=-1)
 
 
 # -- a real Pinot

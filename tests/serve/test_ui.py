@@ -223,7 +223,8 @@ def test_the_start_page_says_how_all_of_it_stands(stack: Any, page: Any) -> None
     page.get_by_text("Measured").first.wait_for()
     assert page.locator("#servers tr").count() == len(table(stack.settings))
     assert "✔ ready" in page.locator("#servers tr", has=page.get_by_text("superset", exact=True)).inner_text()
-    assert "success" in page.locator("#runs tr", has_text="feature_store").inner_text()
+    # a scheduled run may be under way at this time of day
+    assert re.search("success|running|queued", page.locator("#runs tr", has_text="feature_store").inner_text())
     assert page.locator("#now .card", has_text="Open incidents").locator(".figure").inner_text().isdigit()
     assert not page.locator("#lost").is_visible()
     for board in SLUGS:

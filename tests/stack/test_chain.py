@@ -130,7 +130,9 @@ def test_airflow_itself_built_validated_trained_and_refreshed(stack: Stack) -> N
     for dag in ("feature_store", "retrain", "refresh_dashboards"):
         answer = json.loads(stack.run("dag", "status", dag, "--json").stdout)
         runs = answer["runs"] if isinstance(answer, dict) else answer
-        assert runs and runs[0]["state"] == "success", (dag, runs[:1])
+        # a scheduled run may be under way at this time of day
+        ended = [r for r in runs if r["state"] not in ("queued", "running")]
+        assert ended and ended[0]["state"] == "success", (dag, runs[:2])
 
 
 def test_every_use_case_has_a_champion_and_its_scores_name_it(stack: Stack) -> None:
@@ -156,8 +158,11 @@ def test_each_use_case_is_found_and_says_why(stack: Stack) -> None:
 
 
 def test_an_incident_is_one_row_in_pinot(stack: Stack) -> None:
-    log = lake(stack.settings, "SELECT COUNT(DISTINCT alert_id) FROM alerts WHERE detector <> 'outage'", "alerts")[0][0]
-    assert pinot(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0] == log
+    # both see an alert once its checkpoint is complete; then the lake waits for the committer's round, Pinot for its consumer
+    eventually("alerts in the lake and rows in Pinot", 60, lambda: (
+        lake(stack.settings, "SELECT COUNT(DISTINCT alert_id) FROM alerts WHERE detector <> 'outage'", "alerts")[0][0],
+        pinot(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0],
+    ), lambda n: n[0] == n[1] > 0)
 
 
 def test_alerts_command_lists_them_for_a_script(stack: Stack) -> None:
@@ -194,11 +199,21 @@ def test_a_new_champion_scores_without_a_restart(stack: Stack) -> None:
     assert after["job_id"] == job["job_id"], "the job was restarted"
 
 
+def _processes(stack: Stack) -> dict[int, str]:
+    """Every other process that bears the stack's mark, and its command line; found by other means than `down` uses."""
+    found = psutil.process_iter(["cmdline", "environ"])
+    return {p.pid: " ".join(p.info["cmdline"] or ()) for p in found
+            if p.pid != os.getpid() and (p.info["environ"] or {}).get(MARK) == str(stack.settings.state_dir)}
+
+
 def test_nothing_is_lost_or_doubled_when_processes_are_killed(stack: Stack) -> None:
+    workers = {pid for pid, command in _processes(stack).items() if "beam_boot" in command}
+    assert workers
     for service in ("flink_taskmanager", "committer"):
         os.kill(_pids(stack, service), signal.SIGKILL)
     _more(stack, 2)
     check_counts(stack.settings)
+    assert not workers & _processes(stack).keys(), "Python workers outlive their TaskManager"
 
 
 def test_a_stopped_stream_resumes_from_its_savepoint(stack: Stack) -> None:
@@ -214,18 +229,8 @@ def test_down_leaves_no_process_and_up_comes_back_with_the_data(stack: Stack) ->
     if os.environ.get("TIDEWATCH_TEST_STACK"):
         pytest.skip("this stack is not ours to take down")
     alerts = pinot(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0]
-    folder = str(stack.settings.state_dir)
-
-    def left() -> list[str]:
-        found = []
-        for p in psutil.process_iter(["cmdline", "cwd", "environ"]):
-            environ = p.info["environ"] or {}
-            if p.pid != os.getpid() and environ.get(MARK) == folder:
-                found.append(" ".join(p.info["cmdline"] or ())[:120])
-        return found
-
-    assert left(), "the stack runs"
+    assert _processes(stack), "the stack runs"
     stack.run("down")
-    assert left() == []
+    assert _processes(stack) == {}
     stack.run("up", "zookeeper", "kafka", "pinot")
     eventually("alerts in Pinot after a restart", 180, lambda: pinot(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0], lambda n: n == alerts)

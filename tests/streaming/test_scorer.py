@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import http.server
+import subprocess
+import sys
 import threading
 import types
 from collections.abc import Iterator
@@ -175,3 +177,21 @@ def test_a_shadow_scores_beside_and_changes_nothing_else(served: tuple[Path, str
     for other in (both, rows("3")):  # a shadow that cannot be had is no harm
         assert all(np.array_equal(a, b) for n in same for a, b in zip(other[n], alone[n], strict=True))
     assert f._models.get("leak", "9", f"{address}/9.json")[0] == "1", "a shadow never stands in for the champion"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("started_by_flink", [True, False])
+def test_a_worker_ends_with_its_taskmanager_and_nothing_else_does(started_by_flink: bool) -> None:
+    program = "from streaming.scorer import end_with_flink; import time; end_with_flink(); print('up', flush=True); time.sleep(60)"
+    words = [sys.executable, "-c", program, *([scorer.WORKER] if started_by_flink else [])]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None and worker.stdout is not None
+        assert worker.stdout.readline() == "up\n"
+        assert worker.poll() is None
+        worker.stdin.close()  # as when the process that holds it is killed
+        try:
+            worker.wait(2 if not started_by_flink else 20)
+            ended = True
+        except subprocess.TimeoutExpired:
+            ended = False
+        worker.kill()
+    assert ended == started_by_flink

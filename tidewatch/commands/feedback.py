@@ -18,16 +18,16 @@ def feedback(
     note: Annotated[str, typer.Option(help="why")] = "",
     analyst: Annotated[str, typer.Option(help="who says so; by default who is logged in")] = "",
     publish: Annotated[bool, typer.Option(help="tell the dashboards too, through Kafka")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="print the mark as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the marks as JSON")] = False,
 ) -> None:
-    """Mark an alert as true, false or benign, in place of an earlier mark."""
+    """Mark an alert as true, false or benign, in place of an earlier mark; with a group its members' alerts."""
     from tidewatch import feedback as marks
 
-    row = marks.mark(current(), alert, verdict, analyst=analyst or getpass.getuser(), note=note, at=datetime.now(UTC), publish=publish)
+    rows = marks.mark(current(), alert, verdict, analyst=analyst or getpass.getuser(), note=note, at=datetime.now(UTC), publish=publish)
     if as_json:
-        typer.echo(json.dumps(row))
+        typer.echo(json.dumps(rows))
     else:
-        print(f"{row['alert_id']} is marked {row['verdict']}; the next training of {row['use_case']!r} takes it into account")
+        print(marks.told(rows))
 
 
 def register(app: typer.Typer) -> None:

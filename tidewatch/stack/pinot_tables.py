@@ -11,6 +11,8 @@ import hashlib
 import json
 import string
 import sys
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 from tidewatch import detectors, events
 from tidewatch import settings as settings_
+from tidewatch.alerts import query
 from tidewatch.errors import ServiceError
 from tidewatch.settings import ROOT, Settings
 from tidewatch.stack.pinot_decoder import CLASS
@@ -255,7 +258,7 @@ class _Template(string.Template):
 
 
 def apply(settings: Settings) -> dict[str, str]:
-    """Create or update every table; what happened to each: created, updated or current.
+    """Create or update every table and wait until queries reach it; what happened to each: created, updated or current.
 
     Their topics must exist. Raises ServiceError if Pinot does not answer or refuses.
     """
@@ -302,7 +305,27 @@ def apply(settings: Settings) -> dict[str, str]:
             ask("PUT", f"/tables/{name}", table)
             ask("POST", f"/segments/{name}/reload?type=REALTIME")
             done[name] = "updated"
+    await_routes(settings, done)
     return done
+
+
+def await_routes(settings: Settings, tables: Iterable[str], seconds: float = 180) -> None:
+    """Wait until the broker sends queries to every segment of the tables.
+
+    After a restart the server calls itself healthy some seconds before the broker takes it into its routes again
+    (https://github.com/apache/pinot/issues/16565). Raises ServiceError with the broker's words after that many seconds.
+    """
+    until = time.monotonic() + seconds
+    for name in tables:
+        while True:
+            try:
+                query(settings, f"SELECT COUNT(*) FROM {name}")
+                break
+            except ServiceError as e:
+                if time.monotonic() > until:
+                    raise ServiceError(f"Pinot does not answer for the table {name} after {seconds:.0f} s: {e}",
+                                       f"look at its segments: {settings.pinot_controller}/#/tenants/table/{name}_REALTIME; `tidewatch logs pinot`") from e
+            time.sleep(0.5)
 
 
 def main(argv: list[str]) -> int:

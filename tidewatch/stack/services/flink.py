@@ -22,7 +22,7 @@ MB = 2**20
 class Memory:
     """The TaskManager's memory in MB; Flink wants its parts told one by one when its own scripts do not start it."""
 
-    task_heap: int = 1152
+    task_heap: int = 1536
     framework_heap: int = 128
     framework_off_heap: int = 128
     task_off_heap: int = 64
@@ -39,7 +39,8 @@ class Memory:
     def java(self) -> tuple[str, ...]:
         heap = self.task_heap + self.framework_heap
         direct = self.framework_off_heap + self.task_off_heap + self.network
-        return (f"-Xms{heap}m", f"-Xmx{heap}m", f"-XX:MaxDirectMemorySize={direct}m", f"-XX:MaxMetaspaceSize={self.metaspace}m")
+        # half for what is young: state takes less than the other half, and events die at once
+        return (f"-Xms{heap}m", f"-Xmx{heap}m", "-XX:NewRatio=1", f"-XX:MaxDirectMemorySize={direct}m", f"-XX:MaxMetaspaceSize={self.metaspace}m")
 
     def flink(self) -> tuple[str, ...]:
         sizes = {
@@ -120,6 +121,8 @@ def configuration(settings: Settings) -> dict[str, object]:
         "heartbeat.timeout": 30000,
         # on a crowded machine an answer can take longer than the default 10 s, and the job would restart for it
         "pekko.ask.timeout": "60 s",
+        # a job that waits for its worker asks anew after so long; a request that was lost costs five minutes by default
+        "slot.request.timeout": 60000,
         # as beans, which the agent serves on loopback: Flink's own Prometheus reporter listens on every address
         "metrics.reporters": "jmx",
         "metrics.reporter.jmx.factory.class": "org.apache.flink.metrics.jmx.JMXReporterFactory",
