@@ -34,6 +34,8 @@ from tidewatch.stack import control
 RATE = 81_019
 """Events a second: 7 billion a day."""
 SEED = 7
+LANDED = ("flow", "reading", "dead_letters")
+"""Delta tables that hold every record sent, once all is committed."""
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.servers import (
+    LANDED,
     RATE,
     Job,
     Meter,
@@ -56,7 +57,6 @@ from tidewatch.stack import pinot_tables
 MODES = ("read", "window", "score", "delta", "whole", "spark")
 BAR = 24.7
 """CPU seconds a million events at which 2 cores keep up with RATE."""
-LANDED = ("flow", "reading", "dead_letters")
 QUIET_SECONDS = 30
 """So long without a new score, and there come no more."""
 

@@ -1,6 +1,7 @@
 """Rollback: an earlier version becomes champion again, by default the one before the present champion.
 
-The version left is marked (tag `refused`, with when and for which): no later rollback goes back to it unless it is named.
+The version left is marked (tag `refused`, with when and for which): no later rollback goes back to it unless it is named. A
+version that could not score today's signals is refused; one from before a detector leaves that detector's windows unscored, which is said.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from tidewatch import detectors
 from tidewatch.errors import InputError
 from tidewatch.settings import Settings
 
@@ -17,7 +19,7 @@ from jobs import champions, cli, registry
 
 
 def rollback(settings: Settings, use_case: str, number: str, valid_from: datetime, at: datetime, *, publish: bool) -> dict[str, Any]:
-    """Make a version champion again; raises InputError if there is none to go back to."""
+    """Make a version champion again; raises InputError if there is none to go back to, or if the stream could not score with it."""
     c = registry.client(settings)
     champions.repair(settings, c, use_case, publish=publish)
     present = registry.champion(c, use_case)
@@ -32,6 +34,11 @@ def rollback(settings: Settings, use_case: str, number: str, valid_from: datetim
     v = registry.version(c, use_case, number)
     if present and str(present.version) == str(v.version):
         return {"champion": number, "from": number, "reason": "it is the champion already"}
+    known = detectors.of_use_case(use_case)
+    if flaw := registry.flaw(settings, c, v, known):
+        raise InputError(f"{use_case}: version {v.version} cannot score what the stream sees: {flaw}.", "name another one with --version, or train again")
+    scored = registry.read(registry.uri(settings, c, v)).detectors
+    unscored = [d.name for d in known if d.name not in scored]
     moment = champions.after(champions.records(settings, use_case), valid_from)
     reason = f"rolled back from version {present.version if present else 'none'}"
     address = champions.install(settings, c, v, use_case, valid_from=moment, at=at, reason=reason, publish=publish,
@@ -41,7 +48,9 @@ def rollback(settings: Settings, use_case: str, number: str, valid_from: datetim
     if registry.REFUSED in v.tags:
         c.delete_model_version_tag(v.name, v.version, registry.REFUSED)
     cli.say(f"{use_case}: version {v.version} scores from {cli.iso(moment)} on, {reason}")
-    return {"champion": str(v.version), "from": str(present.version) if present else "", "reason": reason, "valid_from": cli.iso(moment), "uri": address}
+    if unscored:
+        cli.say(f"{use_case}: version {v.version} does not know {', '.join(unscored)}: those windows are not scored until a newer one is promoted")
+    return {"champion": str(v.version), "unscored": unscored, "from": str(present.version) if present else "", "reason": reason, "valid_from": cli.iso(moment), "uri": address}
 
 
 def work(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:

@@ -36,6 +36,10 @@ TRIES = 3
 AGAIN_SECONDS = 10.0
 TIMEOUT_SECONDS = 10.0
 TOP = 3
+DIGITS = 6
+"""Significant digits of what is told of a window beside its score: more say nothing, and cost at every writing and reading."""
+POWERS = np.array([float(f"1e{i}") for i in range(23)])
+"""The powers of ten that a double holds exactly."""
 WORKER = "pyflink.fn_execution.beam.beam_boot"
 """The module that Flink starts a Python worker with."""
 
@@ -127,6 +131,18 @@ def reason(detector: Detector, metric: str, signal: Signal, observed: float, exp
     return f"{what}: {_number(observed, signal.unit)}, expected {_number(expected, signal.unit)} {whose}"
 
 
+def shortened(x: np.ndarray) -> np.ndarray:
+    """The nearest numbers with DIGITS significant digits; whole numbers, what is not finite and what is below 1e-16 stay as they are.
+
+    A whole number divided by, or times, an exact power of ten is rounded once, so that its shortest text is that short.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        left = DIGITS - 1 - np.floor(np.log10(np.abs(x)))
+        power = POWERS[np.nan_to_num(np.abs(left), nan=0.0, posinf=0.0).clip(0, len(POWERS) - 1).astype(np.int64)]
+        found = np.where(left >= 0, np.round(x * power) / power, np.round(x / power) * power)
+    return np.where(np.isfinite(found) & (np.abs(left) < len(POWERS)) & (x != np.rint(x)), found, x)
+
+
 def explain(
     detector: Detector, version: str, threshold: float, score: np.ndarray, rows: np.ndarray, metric: np.ndarray, source: np.ndarray,
     scored: scoring.Scored, observed: np.ndarray,
@@ -135,7 +151,7 @@ def explain(
 
     `rows` (n,): of each window the row of `scored` whose metric weighs most, and whose `metric` and `source` these are.
     """
-    share, seen, expected = np.nan_to_num(scored.share[rows]), observed[rows], scored.expected[rows]
+    share, seen, expected, usual = (shortened(x) for x in (np.nan_to_num(scored.share[rows]), observed[rows], scored.expected[rows], scored.usual[rows]))
     baseline = np.array(scored.baseline, dtype=object)[rows]
     baseline[(baseline == "device") & (source == "kind")] = "kind"
     # what was not observed, or has no baseline, is no reason (Pinot would drop its null, and the lists would no longer be alike)
@@ -163,7 +179,7 @@ def explain(
         "metric": metric, "score": score, "anomalous": anomalous, "baseline": baseline,
         "top_signals": heaviest(np.broadcast_to(names, seen.shape)), "top_observed": heaviest(seen), "top_expected": heaviest(expected),
         "top_shares": heaviest(share), "signals": _objects(seen), "expected": _objects(expected),
-        "usual_low": scored.usual[rows, 0], "usual_high": scored.usual[rows, 1],
+        "usual_low": usual[:, 0], "usual_high": usual[:, 1],
         "severity": np.array(severities, dtype=object)[severity], "reason": why,
         **{k: np.full(len(rows), v, dtype=object) for k, v in same.items()},
     }

@@ -137,7 +137,7 @@ SCORES = Table(
         Column("score", "double", "0 to 1; 0.5 and above is an anomaly by default", nullable=False),
         Column("anomalous", "boolean", "the score reached the detector's threshold", nullable=False),
         *_WHY,
-        Column("signals", "double[]", "every signal's observed value, in the detector's order"),
+        Column("signals", "double[]", "every signal's observed value, in the detector's order; six significant digits, whole numbers whole"),
         Column("expected", "double[]", "every signal's expected value, in the detector's order"),
         Column("usual_low", "double", "from here the detector's first signal usually lies: three scales of its baseline below the centre"),
         Column("usual_high", "double", "up to here: three scales above"),

@@ -18,7 +18,7 @@ import pytest
 from tests.jobs import conftest
 from tests.jobs.conftest import run
 from tests.test_scoring import arrays
-from tidewatch import scoring, settings
+from tidewatch import detectors, scoring, settings
 from tidewatch.detectors import Detector, of_use_case
 from tidewatch.promotion import Backtest
 
@@ -281,7 +281,7 @@ def test_5_a_promotion_stopped_halfway_is_ended_or_taken_back_by_the_next(
     assert promote(capsys, end)["promoted"] == ""
 
 
-def test_6_rollback_marks_what_it_leaves(home: settings.Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_6_rollback_marks_what_it_leaves(home: settings.Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from jobs import champions, registry
 
     c = registry.client(home)
@@ -296,7 +296,12 @@ def test_6_rollback_marks_what_it_leaves(home: settings.Settings, capsys: pytest
         assert done["champion"] == expected == registry.champion(c, USE_CASE).version
         assert f"rolled back to version {expected}" in registry.version(c, USE_CASE, done["from"]).tags["refused"]
     assert "that was not refused" in back(10, code=1)["stderr"]
-    assert back(11, "--version", order[-1])["models"][USE_CASE]["champion"] == order[-1]
+    with monkeypatch.context() as patch:
+        patch.setattr(detectors, "of_use_case", lambda _: (*DETECTORS, replace(DETECTORS[0], name="younger")))
+        done = back(11, "--version", order[1])
+    assert done["models"][USE_CASE]["unscored"] == ["younger"] and "does not know younger" in done["stderr"]
+    done = back(12, "--version", order[-1])
+    assert done["models"][USE_CASE]["champion"] == order[-1] and done["models"][USE_CASE]["unscored"] == []
     assert "refused" not in registry.version(c, USE_CASE, order[-1]).tags, "who is called back by name is refused no more"
 
 
@@ -354,6 +359,8 @@ def test_9_a_challenger_scores_beside_the_champion_until_it_is_told_not_to(
     assert "is the champion" in beside(present, 1, code=1)["stderr"]
     assert "moon_phase" in beside(flawed, 1, code=1)["stderr"]
     assert "no version 999" in beside("999", 1, code=1)["stderr"]
+    flawed_back = ("rollback", "--use-case", USE_CASE, "--version", flawed, "--no-publish", "--at", "2026-03-05T00:02:00Z")
+    assert "moon_phase" in run(capsys, *flawed_back, code=1)["stderr"] and str(registry.champion(c, USE_CASE).version) == present
     # it goes on beside the next champion, and not beside itself
     end = END + timedelta(days=4)
     version = better(home, end)

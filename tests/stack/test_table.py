@@ -68,6 +68,14 @@ def test_supervisor_configuration_can_be_read_and_starts_nothing_by_itself(setti
     assert all(parsed[f"program:{n}"]["autostart"] == "false" for n in rows)
 
 
+def test_what_can_wait_stands_back_for_the_stream(settings: Settings) -> None:
+    rows = table(settings)
+    text = supervisor.render(settings, rows)
+    assert {n for n, s in rows.items() if s.nice} == {"pinot", "committer", "mlflow", *(n for n in rows if n.startswith("airflow"))}
+    assert text.count("command = nice -n ") == sum(s.nice > 0 for s in rows.values())
+    assert supervisor.fingerprint(rows["pinot"]) != supervisor.fingerprint(dataclasses.replace(rows["pinot"], nice=0))
+
+
 def test_a_percent_sign_survives_and_a_quotation_mark_is_refused(settings: Settings) -> None:
     row = dataclasses.replace(table(settings)["reports"], env={"A": "50%"})
     assert 'A="50%%"' in supervisor.render(settings, {"reports": row})

@@ -103,6 +103,15 @@ def test_a_result_tells_why() -> None:
     assert explained(observed, "device")[0]["baseline"] == "device"
 
 
+def test_what_is_told_has_six_significant_digits() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=5000) * 10.0 ** rng.integers(-15, 20, size=5000)
+    got = scorer.shortened(x)
+    assert got.tolist() == [float(f"{v:.5e}") if v != round(v) else v for v in x.tolist()]
+    kept = [0.0, 123_456_789.0, -1e300, 1e-300, np.inf, -np.inf]
+    assert scorer.shortened(np.array([[*kept, np.nan]]))[0, :-1].tolist() == kept and np.isnan(scorer.shortened(np.array([np.nan]))[0])
+
+
 @pytest.mark.parametrize(("score", "severity"), [(0.1, "low"), *((least, name) for least, name in LEAK.severities), (0.99, "critical")])
 def test_severity_is_the_detectors(score: float, severity: str) -> None:
     row, = explained(np.array([[1e9, 3.0, 1000.0, 2e4]]), score=score)

@@ -42,6 +42,8 @@ class Service:
     """Run once the service is ready, each time; idempotent (make topics, tables, accounts)."""
     stop_signal: str = "TERM"
     stop_seconds: int = 30
+    nice: int = 0
+    """How far it and what it starts stand back where the cores are full (nice(1)): alerts wait for nothing that can wait."""
     url: Callable[[Settings], str] | None = None
     """What a person opens in a browser, if there is something to see."""
 

@@ -65,9 +65,14 @@ def _command(words: tuple[str, ...]) -> str:
     return shlex.join(words).replace("%", "%%")
 
 
+def niced(service: Service) -> tuple[str, ...]:
+    """The service's command at its priority."""
+    return ("nice", "-n", str(service.nice), *service.command) if service.nice else service.command
+
+
 def fingerprint(service: Service) -> str:
     """Changes when the command, the variables or a file of the service change: then `up` restarts it."""
-    what = [service.command, sorted(service.env.items()), sorted((str(p), t) for p, t in service.files.items())]
+    what = [niced(service), sorted(service.env.items()), sorted((str(p), t) for p, t in service.files.items())]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
@@ -88,7 +93,7 @@ def render(settings: Settings, services: Mapping[str, Service]) -> str:
         env = {**s.env, "TIDEWATCH_SERVICE": s.name, "TIDEWATCH_FINGERPRINT": fingerprint(s)}
         blocks += [
             f"[program:{s.name}]",
-            f"command = {_command(s.command)}",
+            f"command = {_command(niced(s))}",
             "environment = " + ",".join(f"{k}={_quoted(v)}" for k, v in env.items()),
             "autostart = false", "autorestart = true", "startsecs = 3", "startretries = 3",
             f"stopsignal = {s.stop_signal}", f"stopwaitsecs = {s.stop_seconds}", "killasgroup = true",

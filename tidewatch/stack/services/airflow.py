@@ -170,7 +170,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             name=name, doc=doc, command=(str(settings.env_python("airflow")), "-m", "airflow", *arguments), memory_mb=memory_mb,
             ready=_healthy(component), needs=(*local, *needs), ports=ports, env=environment(settings),
             files=_files(settings) if name == "airflow_api" else {},  # once: the others start side by side, after it
-            prepare=prepare, after=after, stop_seconds=40, url=url, ready_timeout=300,
+            prepare=prepare, after=after, stop_seconds=40, nice=10, url=url, ready_timeout=300,
         )
 
     return (

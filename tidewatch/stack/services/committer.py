@@ -17,6 +17,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             ready_timeout=30,
             env={"PYTHONPATH": str(ROOT)},
             prepare=_folders,
+            nice=5,
         ),
     )
 

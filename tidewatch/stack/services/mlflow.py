@@ -69,6 +69,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             ports=("mlflow",),
             env=environment(settings),
             prepare=prepare,
+            nice=5,
             url=lambda s: s.mlflow,
         ),
     )

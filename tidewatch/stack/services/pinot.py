@@ -39,6 +39,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             after=_tables,
             # it closes its consumers one after the other, seconds each; killed, it reads their rows again from Kafka
             stop_seconds=20,
+            nice=5,
             url=lambda s: s.pinot_controller,
         ),
     )
