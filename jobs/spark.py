@@ -95,7 +95,8 @@ def _prepared_classes(jars: list[Path]) -> str:
     archive = folder / f"spark-{key}.jsa"
     for part in folder.glob(f"{archive.name}.*"):
         if not Path(f"/proc/{part.suffix[1:]}").exists():
-            part.replace(archive)
+            with contextlib.suppress(FileNotFoundError):  # another session was quicker
+                part.replace(archive)
     quiet = "-Xshare:auto -Xlog:cds=off -Xlog:cds+dynamic=off"
     if archive.exists():
         return f"-XX:SharedArchiveFile={archive} {quiet}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,23 @@ def test_every_dag_keeps_the_house_rules(bag: Any) -> None:
             assert task.on_failure_callback, task
 
 
-def test_jobs_run_in_their_environment_and_take_no_raw_parameter(bag: Any) -> None:
+def test_jobs_run_in_their_environment_stand_back_and_take_no_raw_parameter(bag: Any, house: Any) -> None:
     for dag in bag.dags.values():
         for task in dag.tasks:
             if task.task_type != "Job":
                 continue
             command = task.bash_command
-            assert " -m jobs." in command and "exec " in command, task
+            assert " -m jobs." in command and "exec " in command and house.STAND_BACK in command, task
             assert "{{ params." not in command.replace("{{ params.version | int }}", ""), "a parameter reaches the shell as text"
+
+
+def test_a_job_stands_back_where_sessions_share_the_cores_and_runs_where_they_do_not(house: Any) -> None:
+    def run(command: str) -> str:
+        return subprocess.run(["bash", "-c", command], start_new_session=True, text=True, capture_output=True, check=True).stdout
+
+    group = Path("/proc/self/autogroup")
+    assert run(house.STAND_BACK + "cat /proc/self/autogroup 2>/dev/null || true").strip().endswith("nice 10") or not group.exists()
+    assert run(house.STAND_BACK.replace("autogroup", "nothing") + "echo done") == "done\n"
 
 
 def test_a_spark_session_at_a_time(bag: Any) -> None:

@@ -72,17 +72,20 @@ def test_an_alert_leads_to_its_device(stack: Any, page: Any) -> None:
 ])
 def test_a_filter_gives_the_number_that_a_query_gives(stack: Any, page: Any, name: str, value: str, where: str) -> None:
     screens.log_in(page, stack.settings, "superset", "analyst")
-    assert screens.dashboard(page, stack.settings, "overview") == []
     listed = "SELECT COUNT(*) FROM alerts WHERE group_id = '' AND suppressed_by = '' AND \"end\" > now() - 86400000"
-    everything = number(page, "Incidents")
-    assert everything == ask(stack, listed)
-    page.locator(f".ant-select[data-test=NATIVE_FILTER-{name}]").click()
-    page.locator(f".ant-select-item-option[title='{value}']").first.click()
-    page.keyboard.press("Escape")
-    page.locator("[data-test=filter-bar__apply-button]").click()
-    page.wait_for_timeout(2000)
-    assert screens.drawn(page, screens.charts_of("overview")) == []
-    assert number(page, "Incidents") == ask(stack, f"{listed} AND {where}")
+    for left in (2, 1, 0):  # live traffic may raise an alert between the page and the query
+        assert screens.dashboard(page, stack.settings, "overview") == []
+        everything = number(page, "Incidents"), ask(stack, listed)
+        page.locator(f".ant-select[data-test=NATIVE_FILTER-{name}]").click()
+        page.locator(f".ant-select-item-option[title='{value}']").first.click()
+        page.keyboard.press("Escape")
+        page.locator("[data-test=filter-bar__apply-button]").click()
+        page.wait_for_timeout(2000)
+        assert screens.drawn(page, screens.charts_of("overview")) == []
+        some = number(page, "Incidents"), ask(stack, f"{listed} AND {where}")
+        if not left or everything[0] == everything[1] and some[0] == some[1]:
+            break
+    assert (everything[0], some[0]) == (everything[1], some[1])
 
 
 def test_a_viewer_changes_nothing(stack: Any, page: Any) -> None:
@@ -129,7 +132,8 @@ def test_retrain_from_the_form_turns_green(stack: Any, page: Any) -> None:
     page.get_by_role("button", name="Trigger").last.click()
     for _ in range(60):
         page.wait_for_timeout(1000)
-        new = [r for r in orchestrator.runs(admin, "retrain") if r["dag_run_id"] not in before]
+        # not one that a scheduled build of features has started meanwhile
+        new = [r for r in orchestrator.runs(admin, "retrain") if r["dag_run_id"] not in before and r["dag_run_id"].startswith("manual")]
         if new:
             break
     assert len(new) == 1

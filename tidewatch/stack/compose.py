@@ -34,6 +34,9 @@ def _row(service: Service) -> dict[str, Any]:
             "interval": "15s", "timeout": "20s", "start_period": f"{service.ready_timeout:.0f}s", "retries": 4,
         },
     }
+    if service.nice:
+        # what a nice value weighs in the kernel, of 1024 (sched(7)): containers share the cores out by these
+        row["cpu_shares"] = round(1024 / 1.25**service.nice)
     if service.needs:
         row["depends_on"] = {n: {"condition": "service_healthy"} for n in service.needs}
     return row
