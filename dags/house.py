@@ -179,9 +179,9 @@ class ReportLink(BaseOperatorLink):
         return getattr(operator, "report", "") or ""
 
 
-STAND_BACK = "{ echo 10 > /proc/self/autogroup; } 2>/dev/null; "
+STAND_BACK = "{ command -p nice > /proc/self/autogroup; } 2>/dev/null; "
 """A task is a session of its own, and Linux shares the cores out among sessions first (sched(7), autogroup): the nice value that
-it has from Airflow says nothing to the stream's servers, this one does. Elsewhere it does nothing."""
+it has from Airflow counts against the stream's servers only once its session has it, too. Elsewhere it does nothing."""
 
 
 class Job(BashOperator):

@@ -43,7 +43,7 @@ class Service:
     stop_signal: str = "TERM"
     stop_seconds: int = 30
     nice: int = 0
-    """How far it and what it starts stand back where the cores are full (nice(1)): alerts wait for nothing that can wait."""
+    """How far it and what it starts stand back where the cores are full (nice(1))."""
     url: Callable[[Settings], str] | None = None
     """What a person opens in a browser, if there is something to see."""
 
