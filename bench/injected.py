@@ -31,7 +31,9 @@ CLEAR = 0.5
 _SENT = frozenset({"external_bytes_out", "external_ratio", "bytes_out", "external_bytes_out_1h", "external_ratio_1h", "bytes_out_1h"})
 NAMES: Mapping[str, frozenset[str]] = {
     "silent": frozenset({"silent_seconds", "events"}), "flood": frozenset({"inbound_flows", "inbound_sources", "failed_flows"}),
-    "fast_leak": _SENT, "slow_leak": _SENT | {"external_minutes", "beacon_minutes"}, "new_destination": _SENT - {"bytes_out", "bytes_out_1h"} | {"external_destinations"},
+    # each goes to addresses that the device does not know
+    "fast_leak": _SENT | {"new_destinations"}, "slow_leak": _SENT | {"external_minutes", "beacon_minutes", "new_destinations"},
+    "new_destination": _SENT - {"bytes_out", "bytes_out_1h"} | {"external_destinations", "new_destinations"},
     "stuck": frozenset({"still_minutes"}), "drift": frozenset({"value_trend", "value_level", "level_log"}),
     "noise": frozenset({"value_noise", "value_range", "value_jump", "jump_log", "range_log"}),
     "spike": frozenset({"value_jump", "value_range", "jump_log", "range_log"}),

@@ -204,21 +204,25 @@ def before(s: Set, device: pd.Series, end_ms: pd.Series) -> NDArray[np.bool_]:
     return np.asarray(end_ms.to_numpy() <= device.map(s.train_end).fillna(0).to_numpy())
 
 
-def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.DataFrame | None:
-    """Scores of the test windows, one row a device and window: device_id, end_ms, score, fired, and what weighs most:
-    metric, signal, detector; None: nothing to train on.
-
-    As in `jobs.train`: the first part of the train part fits and sets the threshold, its last raises it until false alerts keep within
-    the budget. Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
-    """
-    frame, size = rows(spark, s, detector), features.view(detector.view).size_seconds * 1000
+def learned_of(spark: SparkSession, s: Set, detector: Detector) -> tuple[pd.DataFrame, NDArray[np.bool_], backtest.Labels, pd.DataFrame]:
+    """All rows, which are of the train part, the labels known in it, and those of its rows that none of them touches."""
+    frame = rows(spark, s, detector)
     past = before(s, frame["device_id"], frame["end_ms"])
     known = labels_of(s, [x["start"] < s.train_end.get(x["device_id"], 0) for x in s.found.labels])
     history = frame[past]
     plain = train.match(detector, history, pd.DataFrame({"entity": [], "valid_from": [], "center": [], "scale": []}))
-    history = history[backtest.untouched(plain, known, detector.afterglow)].reset_index(drop=True)
-    if not train.enough(detector, history["end_ms"].to_numpy()):
-        return None
+    return frame, past, known, history[backtest.untouched(plain, known, detector.afterglow)].reset_index(drop=True)
+
+
+def detect(spark: SparkSession, s: Set, detector: Detector, family: str, share_of: int) -> pd.DataFrame:
+    """Scores of the test windows, one row a device and window: device_id, end_ms, score, fired, and what weighs most:
+    metric, signal, detector.
+
+    As in `jobs.train`: the first part of the train part fits and sets the threshold, its last raises it until false alerts keep within
+    the budget, which `share_of` detectors share. Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
+    """
+    frame, past, known, history = learned_of(spark, s, detector)
+    size = features.view(detector.view).size_seconds * 1000
     inventory = pd.DataFrame(s.found.devices)[["device_id", "kind"]]
     baselines = pd.concat([
         build_baselines.assemble(detector, build_baselines.of_entities(detector, known_then), inventory).assign(valid_from=ms)
@@ -228,7 +232,7 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
     cut = train.split([w])
     learned = w.at(w.end_ms <= cut)
     made = train.fit_detector(spark, detector, learned, (family,), SEED)
-    gap, rule, share_of = s.settings.stream.alert_gap, s.settings.promotion, len(of_use_case(detector.use_case))
+    gap, rule = s.settings.stream.alert_gap, s.settings.promotion
     model = scoring.Model(detector.use_case, family, {detector.name: made[family]})
     model = thresholds.at_return_level(model, (detector,), {detector.name: learned}, gap, rule.target_false_alerts / share_of)
     held = train.match(detector, frame[past & (frame["end_ms"] - size > cut).to_numpy()], baselines)
@@ -250,15 +254,14 @@ def detect(spark: SparkSession, s: Set, detector: Detector, family: str) -> pd.D
 def windows(spark: SparkSession, s: Set, use_case: str, families: dict[str, str]) -> pd.DataFrame | None:
     """What `detect` gives of every detector of the use case; None: there was nothing to train on."""
     parts = []
-    for d in of_use_case(use_case):
+    there = [d for d in of_use_case(use_case) if sp.exists(s.settings, tables.table(d.view))]
+    ready = [d for d in there if train.enough(d, learned_of(spark, s, d)[3]["end_ms"].to_numpy())]
+    for d in there:
         begin = time.monotonic()
-        if not sp.exists(s.settings, tables.table(d.view)):
-            continue
-        part = detect(spark, s, d, families.get(d.name, CANDIDATES[use_case][0]))
-        print(f"{s.name} {use_case} {d.name}: {'too little to train on' if part is None else f'{len(part):,} windows'}, "
+        if d in ready:
+            parts.append(detect(spark, s, d, families.get(d.name, CANDIDATES[use_case][0]), len(ready)))
+        print(f"{s.name} {use_case} {d.name}: {f'{len(parts[-1]):,} windows' if d in ready else 'too little to train on'}, "
               f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
-        if part is not None:
-            parts.append(part)
     return pd.concat(parts, ignore_index=True).fillna({"score": 0.0}) if parts else None
 
 

@@ -55,13 +55,14 @@ def look_back(detector: Detector, frame: pd.DataFrame) -> pd.DataFrame:
     codes = pd.factorize(frame["entity"])[0]
     first = np.searchsorted(codes, codes, "left")
     end = frame["end_ms"].to_numpy(dtype=np.float64)
+    kept = np.flatnonzero(frame["end_ms"].to_numpy(dtype=np.int64) % max(1, back.every // timedelta(milliseconds=1)) == 0)
     inputs = frame[[f"signal_{i}" for i in range(len(back.inputs))]].to_numpy(dtype=np.float64)
     out = np.empty((n, len(detector.signals)))
     for a in range(0, n, CHUNK_ROWS):
         rows = np.arange(a, min(a + CHUNK_ROWS, n))
-        at = rows[:, None] - np.arange(k - 1, -1, -1)
-        there = at >= first[rows][:, None]
-        at = np.maximum(at, 0)
+        before = np.searchsorted(kept, rows)[:, None] - np.arange(k - 1, 0, -1)
+        at = np.column_stack([kept[np.maximum(before, 0)] if len(kept) else np.zeros_like(before), rows])
+        there = np.column_stack([before >= 0, np.ones(len(rows), dtype=bool)]) & (at >= first[rows][:, None])
         seen: Array = np.where(there[:, None, :], inputs[at].transpose(0, 2, 1), np.nan)
         out[rows] = back.signals(np.where(there, end[at], -np.inf), seen)
     kept = frame[["entity", "device_id", "metric", "end_ms", "hour"]]

@@ -40,7 +40,7 @@ NEVER_LATE = timedelta(days=36525)
 JAVA_FUNCTIONS = {
     "tidewatch_base64": "Base64Text", "tidewatch_incidents": "MergeIncidents", "tidewatch_groups": "GroupIncidents",
     "tidewatch_suppressed_by": "SuppressedBy", "tidewatch_millis": "Millis", "tidewatch_match": "MatchWindows",
-    "tidewatch_bucket": "Bucket", "tidewatch_buckets": "Buckets",
+    "tidewatch_bucket": "Bucket", "tidewatch_buckets": "Buckets", "ADDRESS_BIT": "AddressBit", "BIT_OR": "BitOr",
 }
 """Name in SQL, class in `streaming/java`."""
 INCIDENT = (
@@ -136,7 +136,7 @@ def windows_sql(h: Handed) -> str:
     """The windows of a view as they are handed over."""
     return fill("windows", {
         "view": h.view, "detectors": ", ".join(f"'{d.use_case}|{d.name}|{len(d.signals)}'" for d in h.detectors),
-        "metric": render.metric(h.detectors[0]), "lookback": str(h.lookback), "inputs": _join(h.inputs),
+        "metric": render.metric(h.detectors[0]), "lookback": str(h.lookback), "every_ms": str(h.every_ms), "inputs": _join(h.inputs),
     })
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ class Handed:
     detectors: tuple[Detector, ...]
     lookback: int
     """The newest window and those before it."""
+    every_ms: int
+    """Of those before it, the ones whose end is a multiple of so many milliseconds; 1: all."""
     inputs: tuple[str, ...]
     """SQL of type DOUBLE over the view's columns; what several detectors read is there once."""
 
@@ -45,13 +48,14 @@ def wanted(detector: Detector) -> tuple[str, ...]:
 
 def handed(detectors: Iterable[Detector] | None = None) -> tuple[Handed, ...]:
     """What the stream hands over, by view."""
-    found: dict[tuple[str, bool], list[Detector]] = {}
+    found: dict[tuple[str, bool, int], list[Detector]] = {}
     for d in all_detectors() if detectors is None else detectors:
-        found.setdefault((d.view, d.lookback is not None), []).append(d)
+        every = d.lookback.every // timedelta(milliseconds=1) if d.lookback else 0
+        found.setdefault((d.view, d.lookback is not None, max(1, every)), []).append(d)
     return tuple(
         Handed(
-            view, tuple(ds), max(d.lookback.windows if d.lookback else 1 for d in ds),
+            view, tuple(ds), max(d.lookback.windows if d.lookback else 1 for d in ds), every,
             tuple(dict.fromkeys(sql for d in ds for sql in wanted(d))),
         )
-        for (view, _), ds in sorted(found.items())
+        for (view, _, every), ds in sorted(found.items())
     )

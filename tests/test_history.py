@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
-from tidewatch.detectors import Array, all_detectors, history
+from tidewatch.detectors import Array, Lookback, all_detectors, history
+from tidewatch.detectors.beacon import DETECTOR as BEACON
 from tidewatch.detectors.collapse import DETECTOR as COLLAPSE
 from tidewatch.detectors.corruption import DETECTOR as CORRUPTION
+from tidewatch.detectors.egress_day import DETECTOR as EGRESS_DAY
 
 WINDOWS = 31
 
@@ -92,8 +96,8 @@ def test_every_lookback_gives_its_signals() -> None:
     for d in all_detectors():
         if d.lookback:
             nothing = np.full((2, d.lookback.windows), np.nan)
-            assert d.lookback.signs({n: nothing for n, _ in d.lookback.inputs}).shape == (2, len(d.signals))
-            assert d.afterglow.total_seconds() == 60 * (d.lookback.windows - 1)
+            assert d.lookback.signs(dict.fromkeys(("end", *(n for n, _ in d.lookback.inputs)), nothing)).shape == (2, len(d.signals))
+            assert d.afterglow == (d.lookback.windows - 1) * (d.lookback.every or timedelta(minutes=1))
 
 
 def test_a_factor_is_the_same_by_day_and_by_night() -> None:
@@ -104,3 +108,66 @@ def test_a_factor_is_the_same_by_day_and_by_night() -> None:
     assert signs(dim)["jump_log"] == pytest.approx(np.log(2.5), abs=0.1)
     assert signs(bright)["jump_log"] == pytest.approx(np.log(2.5), abs=0.1)
     assert signs(bright)["value_jump"] > 50 * signs(dim)["value_jump"]
+
+
+def day(**changes: dict[int, float]) -> dict[str, float]:
+    """The signals of a day of full hours, alike but for the hours changed (0 is the newest, -1 the one before)."""
+    hours = np.arange(-24.0, 1.0)
+    h = {"end": hours * 3_600_000, "groups": np.full(25, 3.0), "out": np.full(25, 1e6)}
+    for name, values in changes.items():
+        for hour, value in values.items():
+            h[name][24 + hour] = value
+    back = EGRESS_DAY.lookback
+    assert back is not None
+    found = back.signals(h["end"][None], np.stack([h[n] for n, _ in back.inputs])[None])[0]
+    return dict(zip((s.name for s in EGRESS_DAY.signals), found, strict=True))
+
+
+def test_a_stranger_is_an_outside_address_of_a_group_unknown_for_a_day() -> None:
+    assert day()["new_destinations"] == 0
+    assert day(groups={0: 3 + 2**51 + 16})["new_destinations"] == 2
+    assert day(groups={0: 3 + 16, -5: 16})["new_destinations"] == 0, "seen five hours ago"
+    assert day(groups={0: 3 + 16, -24: 16})["new_destinations"] == 0, "seen a day ago"
+    assert np.isnan(day(end=dict.fromkeys(range(-13, 0), np.nan))["new_destinations"]), "eleven hours do not tell whom it knows"
+    assert np.isnan(day(groups={0: np.nan})["new_destinations"])
+
+
+def test_an_hour_that_slides_shares_no_minute_with_those_it_is_compared_with() -> None:
+    """Ends 24 aligned hours before and a newest at 10 past: the hour that ended at the full hour holds 50 of its minutes."""
+    back = EGRESS_DAY.lookback
+    assert back is not None
+    end = np.append(np.arange(-23.0, 1.0) * 3_600_000, 600_000.0)
+    inputs = np.stack([np.append(np.zeros(23), [16.0, 16.0]), np.append(np.ones(23), [5.0, 7.0])])
+    new, out = back.signals(end[None], inputs[None])[0]
+    assert new == 1, "what both hours hold is new"
+    assert out == 24 - 6, "one of 7 and 23 of 1, without the six heaviest"
+
+
+def test_a_day_that_leaks_shows_and_a_burst_does_not() -> None:
+    usual = day()
+    assert usual["external_bytes_out_1d"] == 19e6
+    burst = day(out=dict.fromkeys(range(-5, 1), 1000000000.0))
+    assert burst["external_bytes_out_1d"] == usual["external_bytes_out_1d"]
+    leak = day(out=dict.fromkeys(range(-11, 1), 5000000.0))
+    assert leak["external_bytes_out_1d"] == 19e6 + 6 * 4e6
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_batch_side_looks_back_as_far_apart_as_asked(every: int) -> None:
+    from dataclasses import replace
+
+    import pandas as pd
+
+    from jobs import signals
+
+    rng = np.random.default_rng(1)
+    back = Lookback(4, timedelta(minutes=12), (("x", "x"),), lambda h: np.nan_to_num(h["x"], nan=-1.0)[:, [0, 1, 2, 3]], timedelta(minutes=every))
+    detector = replace(BEACON, lookback=back, signals=BEACON.signals * 2)
+    minutes = {e: sorted(rng.choice(30, 20, replace=False)) for e in "ab"}
+    frame = pd.DataFrame([{"entity": e, "device_id": e, "metric": "", "end_ms": m * 60_000, "hour": 0, "signal_0": float(m)} for e in "ab" for m in minutes[e]])
+    found = signals.look_back(detector, frame.sample(frac=1.0, random_state=1)).set_index(["entity", "end_ms"])
+    for e, ends in minutes.items():
+        for m in ends:
+            seen = [k for k in ends if k < m and k % every == 0][-3:] + [m]
+            want = [-1.0] * (4 - len(seen)) + [float(k) if k >= m - 12 else -1.0 for k in seen]
+            assert found.loc[(e, m * 60_000), [f"signal_{i}" for i in range(4)]].tolist() == want

@@ -103,9 +103,15 @@ def flink(folder: Path) -> dict[str, list[list[Any]]]:
     """On a MiniCluster, from files."""
     from pyflink.table import EnvironmentSettings, TableEnvironment
 
+    from streaming import build, job
+    from tidewatch.settings import current
+
     te = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
-    for key, value in {"table.local-time-zone": "UTC", "parallelism.default": "1"}.items():
+    build.build(current())
+    for key, value in {"table.local-time-zone": "UTC", "parallelism.default": "1", "pipeline.jars": build.jar_path(current()).as_uri()}.items():
         te.get_config().set(key, value)
+    for name, of in job.JAVA_FUNCTIONS.items():
+        te.execute_sql(f"CREATE TEMPORARY SYSTEM FUNCTION {name} AS 'tidewatch.stream.{of}' LANGUAGE JAVA")
     for s in events.names():
         columns = ", ".join(f"{render.quoted(n)} {FLINK[t]}" for n, t in _types(s))
         for name, found, more in (

@@ -26,12 +26,16 @@ MINUTE, T0 = 60_000, 1_795_474_800_000
 WINDOWS, DEVICES = 50, ("a", "b", "gerät-€")
 SEEN = next(h for h in handed() if h.lookback > 1 and h.view == "reading_1m")
 ALONE = next(h for h in handed() if h.view == "flow_1m" and h.lookback == 1)
+APART = next(h for h in handed() if h.every_ms > 1)
+EVERY = 10
+"""Of `APART`, each tenth minute is kept here, instead of each hour."""
 GAP = 20
 """Minute in which device b reports nothing."""
 CHANGE = T0 + 30 * MINUTE - 1
 """From here on another model of `lie` holds, and other baselines of device a."""
 INPUTS = np.random.default_rng(1).normal(size=(len(DEVICES), 2, WINDOWS, len(SEEN.inputs)))
 INPUTS[0, 0, 7, 0] = np.nan
+FAR = np.random.default_rng(2).normal(size=(len(DEVICES), WINDOWS, len(APART.inputs)))
 
 
 def end(window: int) -> int:
@@ -51,13 +55,14 @@ def baseline(detector: str, device: str, metric: str, d: int, valid_from: int, *
 def windows() -> Iterator[dict[str, Any]]:
     for i in range(WINDOWS):
         for d, device in enumerate(DEVICES):
-            for h in (SEEN, ALONE):
+            for h in (SEEN, ALONE, APART):
                 for m in range(2) if h is SEEN else (0,):
-                    if (d, i) != (1, GAP) or h is ALONE:
+                    if (d, i) != (1, GAP) or h is not SEEN:
                         yield {
                             "view": h.view, "detectors": [f"{x.use_case}|{x.name}|{len(x.signals)}" for x in h.detectors], "device_id": device,
                             "metric": f"m{m}" if h is SEEN else "", "begin_ms": end(i) - MINUTE, "end_ms": end(i), "lookback": h.lookback,
-                            "inputs": [None if np.isnan(x) else x for x in INPUTS[d, m, i]] if h is SEEN else [float(i)] * len(h.inputs),
+                            "every_ms": EVERY * MINUTE if h is APART else h.every_ms,
+                            "inputs": [None if np.isnan(x) else x for x in (INPUTS[d, m] if h is SEEN else FAR[d])[i]] if h is not ALONE else [float(i)] * len(h.inputs),
                         }
 
 
@@ -92,11 +97,11 @@ def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             f" WITH ('connector'='filesystem', 'path'='{(folder / name).as_uri()}', 'format'='json')")
 
     table("windows", "`view` STRING, `detectors` ARRAY<STRING>, `device_id` STRING, `bucket` AS tidewatch_bucket(`device_id`), `metric` STRING,"
-          " `begin_ms` BIGINT, `end_ms` BIGINT, `lookback` INT, `inputs` ARRAY<DOUBLE>", "`end_ms` - 1", "`end_ms` - 2", list(windows()))
+          " `begin_ms` BIGINT, `end_ms` BIGINT, `lookback` INT, `every_ms` BIGINT, `inputs` ARRAY<DOUBLE>", "`end_ms` - 1", "`end_ms` - 2", list(windows()))
     never_late = f"COALESCE(`valid_from`, 0) + {job.NEVER_LATE // timedelta(milliseconds=1)}"
     found = [
-        baseline(x.name, device, "" if h is ALONE else "m0", len(x.signals), T0 - 1)
-        for h in (SEEN, ALONE) for x in h.detectors for device in DEVICES if (x.name, device) != ("corruption", "b")
+        baseline(x.name, device, "m0" if h is SEEN else "", len(x.signals), T0 - 1)
+        for h in (SEEN, ALONE, APART) for x in h.detectors for device in DEVICES if (x.name, device) != ("corruption", "b")
     ]
     wrong = next(x for x in SEEN.detectors if x.name == "corruption")
     found += [baseline("corruption", "b", "m0", 2, T0 - 1), baseline("corruption", "a", "m0", len(wrong.signals), CHANGE, source="device"), {"entity": None}]
@@ -135,7 +140,7 @@ def rows(flink: Any) -> Rows:
 @pytest.mark.flink
 @pytest.mark.filterwarnings("ignore")
 def test_each_window_is_there_once_if_its_use_case_has_a_model(rows: Rows) -> None:
-    want = {(x.name, d, i) for h in (SEEN, ALONE) for x in h.detectors for d in DEVICES for i in range(WINDOWS)
+    want = {(x.name, d, i) for h in (SEEN, ALONE, APART) for x in h.detectors for d in DEVICES for i in range(WINDOWS)
             if (x.use_case == "lie" and (d, i) != ("b", GAP)) or (x.use_case == "leak" and i >= 10)}
     assert rows.keys() == want
     told = [rows["corruption", "b", i]["model"] for i in (0, 28, 29, 49)]
@@ -164,6 +169,18 @@ def test_windows_of_a_lookback_are_handed_over_as_the_batch_side_sees_them(rows:
     for (name, _, i), row in rows.items():
         if name == "exfiltration":
             assert row["metric"] == [""] and row["inputs"] == [end(i), *[float(i)] * len(ALONE.inputs)]
+
+
+@pytest.mark.flink
+@pytest.mark.filterwarnings("ignore")
+def test_of_the_windows_before_those_apart_are_handed_over_if_asked(rows: Rows) -> None:
+    for (name, device, i), row in rows.items():
+        if name == APART.detectors[0].name:
+            there = [k for k in range(i) if (k + 1) % EVERY == 0] + [i]  # the window k ends with the minute k + 1
+            got = APART.read(np.array(row["inputs"]))[0, :, -len(there):]
+            np.testing.assert_array_equal(got[0], [end(k) for k in there])
+            np.testing.assert_array_equal(got[1:], FAR[DEVICES.index(device)][there].T)
+            assert np.isnan(APART.read(np.array(row["inputs"]))[0, :, : -len(there)]).all()
 
 
 @pytest.mark.flink

@@ -65,12 +65,15 @@ class Lookback:
     inputs: tuple[tuple[str, str], ...]
     """(name, SQL over the view's columns)."""
     signs: Callable[[Mapping[str, Array]], Array]
-    """From inputs (n, windows), oldest first, NaN where there is none, to the signals (n, d)."""
+    """From inputs (n, windows), oldest first, NaN where there is none, to the signals (n, d). Beside the inputs it is given `end`:
+    the windows' ends in milliseconds."""
+    every: timedelta = timedelta(0)
+    """Of the windows before, those are seen whose end is a multiple of it (UTC); 0: all. So a day needs not each of its sliding windows."""
 
     def signals(self, end_ms: Array, inputs: Array) -> Array:
         """The signals (n, d) from the ends of the windows (n, windows) and the inputs (n, inputs, windows), the newest last."""
         seen = end_ms >= end_ms[:, -1:] - self.span / timedelta(milliseconds=1)
-        return self.signs({name: np.where(seen, inputs[:, i], np.nan) for i, (name, _) in enumerate(self.inputs)})
+        return self.signs({"end": np.where(seen, end_ms, np.nan), **{name: np.where(seen, inputs[:, i], np.nan) for i, (name, _) in enumerate(self.inputs)}})
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class Detector:
     @property
     def afterglow(self) -> timedelta:
         """How long after an incident a window may still see it: not a sign of it, but not what is usual either."""
-        return timedelta(minutes=self.lookback.windows - 1 if self.lookback else 0)
+        back = self.lookback
+        return (back.windows - 1) * (back.every or timedelta(minutes=1)) if back else timedelta(0)
 
     def severity(self, score: float) -> str:
         """The severity of a score."""

@@ -2,7 +2,8 @@
 
 A view is a window over a source (an event contract, or windows of other views), grouped by its keys.
 Expressions use only what means the same in both engines (`docs/cookbooks/add-a-feature.md` lists it):
-COUNT, SUM, MIN, MAX, CASE, COUNT(DISTINCT …), arithmetic on DOUBLE. No AVG or STDDEV over BIGINT.
+COUNT, SUM, MIN, MAX, BIT_OR, CASE, COUNT(DISTINCT …), arithmetic on DOUBLE, and ADDRESS_BIT(column): the bit (BIGINT) of an
+address's group. No AVG or STDDEV over BIGINT.
 
 Columns a view may read of an event source: the contract's fields, and `external` (BOOLEAN: the other end is
 outside the inside networks; null for sources without addresses), which the decoder adds once per event.

@@ -20,6 +20,10 @@ VIEW = FeatureView(
         Feature("external_bytes_in", "SUM(CASE WHEN external THEN bytes_in ELSE 0 END)", "long", "bytes received from outside addresses", "B"),
         Feature("destinations", "COUNT(DISTINCT CASE WHEN direction = 'out' THEN dst_ip END)", "long", "distinct addresses the device opened flows to", "addresses"),
         Feature("external_destinations", f"COUNT(DISTINCT CASE WHEN {_EXT_OUT} THEN dst_ip END)", "long", "distinct outside addresses the device opened flows to", "addresses"),
+        Feature(
+            "outside_groups", f"COALESCE(BIT_OR(CASE WHEN {_EXT_OUT} THEN ADDRESS_BIT(dst_ip) END), 0)", "long",
+            "groups of outside addresses (52, by a hash) the device opened flows to, a bit each",
+        ),
         Feature("inbound_flows", "SUM(CASE WHEN direction = 'in' THEN 1 ELSE 0 END)", "long", "flows others opened to the device", "flows"),
         Feature("inbound_sources", "COUNT(DISTINCT CASE WHEN direction = 'in' THEN src_ip END)", "long", "distinct addresses that opened flows to the device", "addresses"),
         Feature("failed_flows", "SUM(CASE WHEN status <> 'ok' THEN 1 ELSE 0 END)", "long", "flows refused, reset or unanswered", "flows"),

@@ -26,8 +26,10 @@ WORDS = frozenset({
 })
 FUNCTIONS = frozenset({
     "COUNT", "SUM", "MIN", "MAX", "CAST", "COALESCE", "NULLIF", "ABS", "LN", "SQRT", "POWER", "FLOOR", "CEIL",
-    "LOWER", "UPPER", "CHAR_LENGTH",
+    "LOWER", "UPPER", "CHAR_LENGTH", "BIT_OR", "ADDRESS_BIT",
 })
+ADDRESS_GROUPS = 52
+"""Groups of addresses that `ADDRESS_BIT` tells apart, by CRC-32: as many as a DOUBLE holds exactly, one bit each."""
 SQL_TYPES = {"long": "BIGINT", "double": "DOUBLE"}
 HOUR = "HOUR(`window_end`)"
 """The hour of the day (UTC) whose baseline a window is compared with; the same text in both engines."""
@@ -97,6 +99,11 @@ def _aggregates(view: FeatureView) -> list[str]:
         f"CAST({expression(f.expression, names, f'{view.name}.{f.name}')} AS {SQL_TYPES[f.type]}) AS {quoted(f.name)}"
         for f in view.features
     ]
+
+
+def _spark_aggregates(view: FeatureView) -> list[str]:
+    """With what Spark has under another name; Flink is given `ADDRESS_BIT` and `BIT_OR` in Java."""
+    return [re.sub(r"\bADDRESS_BIT\((`\w+`)\)", rf"SHIFTLEFT(1L, CAST(CRC32(\1) % {ADDRESS_GROUPS} AS INT))", a) for a in _aggregates(view)]
 
 
 def _list(parts: Collection[str], indent: str = "  ") -> str:
@@ -195,7 +202,7 @@ def spark_view_sql(
         *keys,
         f"CAST(TIMESTAMP_MILLIS(`window_end_ms` - {size}L) AS TIMESTAMP_NTZ) AS `window_start`",
         "CAST(TIMESTAMP_MILLIS(`window_end_ms`) AS TIMESTAMP_NTZ) AS `window_end`",
-        *_aggregates(view), "`window_end_ms`",
+        *_spark_aggregates(view), "`window_end_ms`",
     ]
     return (
         "WITH `input` AS (\n" + "\n  UNION ALL\n".join(selects) + "\n), `placed` AS (\n"
@@ -209,7 +216,7 @@ def _panes(view: FeatureView) -> list[tuple[str, str]] | None:
     """(aggregate function, feature) of a sliding view whose windows can be put together from panes of one slide each; else None."""
     if view.tumbling or view.size_seconds % view.slide_seconds:
         return None
-    found = [re.fullmatch(r"(SUM|MIN|MAX)\(\w+\)", f.expression) for f in view.features]
+    found = [re.fullmatch(r"(SUM|MIN|MAX|BIT_OR)\(\w+\)", f.expression) for f in view.features]
     return [(m[1], f.name) for m, f in zip(found, view.features, strict=True) if m] if all(found) else None
 
 
@@ -228,7 +235,7 @@ def _sliding(view: FeatureView, selects: list[str], panes: list[tuple[str, str]]
     last = f"LEAST(`pane_ms` + {size - slide}L, COALESCE(LEAD(`pane_ms`) OVER (PARTITION BY {keys} ORDER BY `pane_ms`) - {slide}L, {2**62}L))"
     return (
         "WITH `input` AS (\n" + "\n  UNION ALL\n".join(selects) + "\n), `panes` AS (\n"
-        f"  SELECT {keys}, `pane_ms`, {', '.join(_aggregates(view))}\n"
+        f"  SELECT {keys}, `pane_ms`, {', '.join(_spark_aggregates(view))}\n"
         f"  FROM (SELECT /*+ REPARTITION({keys}) */ *, {pane} AS `pane_ms` FROM `input`{_where(near)})\n  GROUP BY {keys}, `pane_ms`\n), `filled` AS (\n"
         f"  SELECT {keys}, `window_end_ms`, {filled}\n"
         f"  FROM (SELECT *, EXPLODE(SEQUENCE(`pane_ms`, `last_ms`, {slide}L)) AS `window_end_ms` FROM (SELECT {keys}, `pane_ms`, {names}, {last} AS `last_ms` FROM `panes`))\n"

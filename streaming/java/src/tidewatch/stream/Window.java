@@ -15,6 +15,8 @@ public class Window {
     public long at;
     /** How many windows are handed over, this one and those before it; 1: this one alone. */
     public int lookback;
+    /** Of those before it, the ones whose end is a multiple of so many milliseconds. */
+    public long everyMs;
     /** NaN: missing. */
     public double[] inputs;
 
@@ -28,6 +30,7 @@ public class Window {
         made.end = row.<Long>getFieldAs("end_ms");
         made.at = at;
         made.lookback = row.<Integer>getFieldAs("lookback");
+        made.everyMs = row.<Long>getFieldAs("every_ms");
         Double[] inputs = row.getFieldAs("inputs");
         made.inputs = new double[inputs.length];
         for (int i = 0; i < inputs.length; i++) {
@@ -38,11 +41,11 @@ public class Window {
 
     /** What is seen together: the metrics of one device, in one view. */
     String together() {
-        return end + "|" + view + "|" + lookback + "|" + deviceId;
+        return end + "|" + view + "|" + lookback + "|" + everyMs + "|" + deviceId;
     }
 
     /** The series that the window continues. */
     String series() {
-        return view + "|" + deviceId + "|" + metric;
+        return view + "|" + deviceId + "|" + metric + (everyMs > 1 ? "|" + everyMs : "");
     }
 }
