@@ -3,7 +3,7 @@
     python bench/match_windows.py [--devices 600] [--windows 32]      (in the Flink environment)
 
 Runs the job's own relations from windows to what is scored (`streaming/sql/matched.sql`) in a Flink of its own, from files to
-nothing, a checkpoint a second. Shown: CPU seconds of the JVM (start, compilation and reading JSON included), the same a
+nothing, a checkpoint a second; every window is kept that a detector may look back to, so that all have as many as they can. Shown: CPU seconds of the JVM (start, compilation and reading JSON included), the same a
 million windows, and the largest checkpoint a device. Numbers are random, so that they do not compress.
 """
 
@@ -49,7 +49,7 @@ def write(folder: Path, devices: int, windows: int) -> int:
                 n += 1
                 f.write(json.dumps({
                     "view": h.view, "detectors": [f"{x.use_case}|{x.name}|{len(x.signals)}" for x in h.detectors], "device_id": device, "metric": metric,
-                    "begin_ms": T0 + (w - 1) * MINUTE, "end_ms": T0 + w * MINUTE, "lookback": h.lookback, "every_ms": h.every_ms, "inputs": rng.random(len(h.inputs)).tolist(),
+                    "begin_ms": T0 + (w - 1) * MINUTE, "end_ms": T0 + w * MINUTE, "lookback": h.lookback, "every_ms": 1, "inputs": rng.random(len(h.inputs)).tolist(),
                 }) + "\n")
     with (folder / "baselines").open("w") as f:
         for device, h, metric in series(devices):
