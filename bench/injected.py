@@ -18,7 +18,7 @@ from tidewatch.features import view
 from tidewatch.inputs import network, replay
 from tidewatch.inputs.encode import Text
 from tidewatch.inputs.generate import Faults, Generator
-from tidewatch.inputs.incidents import TROUBLES, Incident
+from tidewatch.inputs.incidents import TROUBLES, Incident, Trouble
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,12 +55,16 @@ class Size:
     """Incidents of each kind and strength."""
     flows: float
     """A device and minute."""
+    kinds: tuple[Trouble, ...] = TROUBLES
+    strengths: tuple[float, ...] = STRENGTHS
 
 
 FULL = Size(200, 168, 7, 122, 20, 1.5)
 """A week, as `batch.training_window` has it, with baselines built each day."""
 FIRST = replace(FULL, train_hours=48, cycles=1)
 """A first training: two days, whose windows are judged by a baseline made of them."""
+DAY = replace(FULL, devices=100, each=8, kinds=(Trouble("slow_leak", "leak", (480, 960)),), strengths=tuple(x / 16 for x in STRENGTHS))
+"""Leaks of eight to sixteen hours that no hour shows."""
 QUICK = Size(40, 12, 2, 12, 1, 1.5)
 
 
@@ -73,8 +77,8 @@ def plan(net: network.Network, size: Size, begin_ms: int, end_ms: int) -> tuple[
     """Incidents at random times of the test part on random devices, in peace from each other."""
     rng = np.random.default_rng(SEED)
     mine: dict[int, list[Incident]] = defaultdict(list)
-    for trouble in TROUBLES:
-        for strength in STRENGTHS:
+    for trouble in size.kinds:
+        for strength in size.strengths:
             for _ in range(size.each):
                 while True:
                     length = int(rng.uniform(*trouble.minutes) * 60_000)
@@ -116,7 +120,7 @@ def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], 
     kinds: dict[tuple[str, float], list[tuple[bool, bool, bool]]] = defaultdict(list)
     false: dict[str, int] = {}
     gap = settings.stream.alert_gap // timedelta(milliseconds=1)
-    for use_case in USE_CASES:
+    for use_case in dict.fromkeys(t.use_case for t in size.kinds):
         every = quality.windows(spark, s, use_case, families)
         assert every is not None
         fired = every[every["fired"] & (every["end_ms"] <= found.end_ms)].sort_values(["device_id", "end_ms"])
@@ -155,21 +159,27 @@ def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], 
              "named_first": float(np.mean([n for f, n, _ in v if f])) if any(f for f, *_ in v) else None}
             for (k, x), v in sorted(kinds.items())
         ],
-        "clear_recall": float(np.mean([f for (_, x), v in kinds.items() if x >= CLEAR for f, *_ in v])),
-        "clear_named_first": float(np.mean([n for (_, x), v in kinds.items() if x >= CLEAR for f, n, _ in v if f])),
-        "clear_named_at_highest": float(np.mean([h for (_, x), v in kinds.items() if x >= CLEAR for f, _, h in v if f])),
+        "clear_recall": _mean([f for (_, x), v in kinds.items() if x >= CLEAR for f, *_ in v]),
+        "clear_named_first": _mean([n for (_, x), v in kinds.items() if x >= CLEAR for f, n, _ in v if f]),
+        "clear_named_at_highest": _mean([h for (_, x), v in kinds.items() if x >= CLEAR for f, _, h in v if f]),
     }
+
+
+def _mean(values: Sequence[bool]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def table(found: Mapping[str, Any]) -> str:
     """The figures as text."""
     rows: Sequence[Mapping[str, Any]] = found["kinds"]
-    lines = ["", f"{'kind':18}" + "".join(f"{f'x{x:g}':>14}" for x in STRENGTHS) + "   recall (named first)"]
+    strengths = sorted({r["strength"] for r in rows})
+    lines = ["", f"{'kind':18}" + "".join(f"{f'x{x:.3g}':>14}" for x in strengths) + "   recall (named first)"]
     for kind in dict.fromkeys(r["kind"] for r in rows):
         cells = {r["strength"]: f"{r['recall']:.2f}" + ("" if r["named_first"] is None else f" ({r['named_first']:.2f})") for r in rows if r["kind"] == kind}
-        lines.append(f"{kind:18}" + "".join(f"{cells[x]:>14}" for x in STRENGTHS))
+        lines.append(f"{kind:18}" + "".join(f"{cells[x]:>14}" for x in strengths))
     lines.append(f"false alerts per 1,000 device-days, of {found['device_days']:.0f}: "
                  + ", ".join(f"{u} {n:.1f}" for u, n in found["false_alerts_per_1000"].items()))
-    lines.append(f"clear incidents (x{CLEAR:g} on): recall {found['clear_recall']:.3f}, named first {found['clear_named_first']:.3f} "
-                 f"({found['clear_named_at_highest']:.3f} with the window after the end)")
+    if found["clear_recall"] is not None and found["clear_named_first"] is not None:
+        lines.append(f"clear incidents (x{CLEAR:g} on): recall {found['clear_recall']:.3f}, named first {found['clear_named_first']:.3f} "
+                     f"({found['clear_named_at_highest']:.3f} with the window after the end)")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """How good detection is on labelled data nobody here made: the product's own path over every set of a folder.
 
-    python bench/quality.py [--data DIR] [--only SET] [--skip SET] [--quick] [--injected | --first] [--cache DIR] [--json FILE]
+    python bench/quality.py [--data DIR] [--only SET] [--skip SET] [--quick] [--injected | --first | --day] [--cache DIR] [--json FILE]
 
 In the spark environment. Each set is loaded as a replay loads it, written to bronze, turned into features by the
 product's Spark SQL, baselines and models come from the train part alone, and the test part is scored as the stream
@@ -338,23 +338,25 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--quick", action="store_true", help=f"{QUICK_DEVICES} devices a set, half a day of injected incidents: to see that it runs")
     p.add_argument("--injected", action="store_true", help="incidents put into clean generated traffic, instead of the sets (with --only: beside them)")
     p.add_argument("--first", action="store_true", help="--injected at a first training: two days, judged by baselines made of them, instead of a week with baselines built each day")
+    p.add_argument("--day", action="store_true", help="--injected with leaks alone that last eight to sixteen hours, so faint that no hour shows them")
     p.add_argument("--cache", type=Path, help="keep features here (default: a folder that is removed)")
     p.add_argument("--json", type=Path, help="write the figures here")
     options = p.parse_args(arguments)
     from bench import injected
 
     base = load()
-    size = injected.QUICK if options.quick else injected.FIRST if options.first else injected.FULL
+    size = injected.QUICK if options.quick else injected.FIRST if options.first else injected.DAY if options.day else injected.FULL
+    put_in = options.injected or options.first or options.day
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, sp.session(base, "quality") as spark:
         cache, jars = options.cache or Path(folder), (base.state_dir / "jars").resolve()
         families = dict(f.split("=", 1) for f in options.family)
-        for path in [] if (options.injected or options.first) and not options.only else sets_of(options):
+        for path in [] if put_in and not options.only else sets_of(options):
             begin = time.monotonic()
             s = read(path, cache, spark, jars, options.quick)
             results += run(spark, s, families)
             print(f"{s.name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
-        put = injected.run(spark, cache, jars, families, size) if options.injected or options.first else None
+        put = injected.run(spark, cache, jars, families, size) if put_in else None
     if results:
         print(measures.table(results))
     if put:
