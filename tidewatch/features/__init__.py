@@ -2,7 +2,7 @@
 
 A view is a window over a source (an event contract, or windows of other views), grouped by its keys.
 Expressions use only what means the same in both engines (`docs/cookbooks/add-a-feature.md` lists it):
-COUNT, SUM, MIN, MAX, BIT_OR, CASE, COUNT(DISTINCT …), arithmetic on DOUBLE, and ADDRESS_BIT(column): the bit (BIGINT) of an
+COUNT, SUM, MIN, MAX, BIT_OR, CASE, COUNT(DISTINCT …) FILTER (WHERE …) (those of one column share their state), arithmetic on DOUBLE, and ADDRESS_BIT(column): the bit (BIGINT) of an
 address's group. No AVG or STDDEV over BIGINT.
 
 Columns a view may read of an event source: the contract's fields, and `external` (BOOLEAN: the other end is

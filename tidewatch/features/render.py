@@ -22,7 +22,7 @@ from tidewatch.settings import Limits
 
 WORDS = frozenset({
     "CASE", "WHEN", "THEN", "ELSE", "END", "AND", "OR", "NOT", "IS", "NULL", "IN", "BETWEEN", "LIKE", "DISTINCT",
-    "AS", "DOUBLE", "BIGINT", "TRUE", "FALSE",
+    "AS", "DOUBLE", "BIGINT", "TRUE", "FALSE", "FILTER", "WHERE",
 })
 FUNCTIONS = frozenset({
     "COUNT", "SUM", "MIN", "MAX", "CAST", "COALESCE", "NULLIF", "ABS", "LN", "SQRT", "POWER", "FLOOR", "CEIL",

@@ -14,6 +14,7 @@ import org.apache.flink.table.annotation.ArgumentTrait;
 import org.apache.flink.table.annotation.StateHint;
 import org.apache.flink.table.api.dataview.ListView;
 import org.apache.flink.table.api.dataview.MapView;
+import org.apache.flink.table.functions.FunctionContext;
 import org.apache.flink.table.functions.ProcessTableFunction;
 import org.apache.flink.types.Row;
 
@@ -32,6 +33,16 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
     /** Said, for Flink 2.3 keeps time for each value of a state without it, too, and looks for old ones at each access. */
     private static final String NO_TTL = "0 ms";
     private static final String FORGET = "forget";
+
+    @Override
+    public void open(FunctionContext context) {
+        QuietCollection.open();
+    }
+
+    @Override
+    public void close() {
+        QuietCollection.close();
+    }
 
     public void eval(
             Context context,
@@ -95,6 +106,7 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
         if (due.isEmpty()) {
             return;
         }
+        QuietCollection.windowsClosed();
         windows.setList(waiting);
         time.registerOnTime(FORGET, Instant.ofEpochMilli((Math.floorDiv(now, DAY) + 1) * DAY));
         due.sort(Comparator.<Window>comparingLong(w -> w.end).thenComparing(w -> w.metric));
