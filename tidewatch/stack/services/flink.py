@@ -39,7 +39,7 @@ class Memory:
     def java(self) -> tuple[str, ...]:
         heap = self.task_heap + self.framework_heap
         direct = self.framework_off_heap + self.task_off_heap + self.network
-        # half for what is young: state takes less than the other half, and events die at once
+        # half for what is young: state takes less than the other half, and events die at once; what windows held is collected by QuietCollection.java
         return (f"-Xms{heap}m", f"-Xmx{heap}m", "-XX:NewRatio=1", f"-XX:MaxDirectMemorySize={direct}m", f"-XX:MaxMetaspaceSize={self.metaspace}m")
 
     def flink(self) -> tuple[str, ...]:
