@@ -212,6 +212,7 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
         end_with_flink()
         self._models = Models(Path(self._cache))
         self._handed = {d.name: (h, d) for h in handed() for d in h.detectors}
+        self._told: set[tuple[str, str, str]] = set()
         self._unscored = function_context.get_metric_group().counter("unscored_windows")
 
     def eval(self, *columns: pd.Series) -> pd.DataFrame:
@@ -233,8 +234,10 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
                 scored = scoring.score(found[1], name, observed, center, scale)
                 score = scoring.score_together(found[1], name, scored.decades, group, len(at))
                 threshold = found[1].detectors[name].threshold
-            except ContractError as e:  # trained for other signals than the detector has now
-                log.error("model %s/%s: %s", use_case, found[0], e)
+            except ContractError as e:  # trained for other signals than the detector has now, or before it had windows enough
+                if (use_case, found[0], name) not in self._told:
+                    self._told.add((use_case, found[0], name))
+                    log.error("model %s/%s: %s; its windows are not scored until a newer version is promoted", use_case, found[0], e)
                 self._unscored.inc(len(at))
                 continue
             there = np.flatnonzero(np.isfinite(score))

@@ -33,6 +33,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         done = subprocess.run(["timeout", "60", str(ROOT / "bin" / "tidewatch"), "stream", "status"], env=stack.env, text=True, capture_output=True, check=False)
         worst = [line[:300] for name in ("flink_jobmanager", "flink_taskmanager", "committer", "supervisord")
                  for line in _matching(stack.settings.logs / f"{name}.log", (" ERROR ", " exited: ", " spawned: ", " gave up: ", "Job tidewatch ", " to FAILED"))[-8:]]
+        # why a worker that was started again is not let in
+        worst += [line[:300] for name in ("flink_jobmanager", "flink_taskmanager")
+                  for line in _matching(stack.settings.logs / f"{name}.log", ("egist", "quarantine", "ssociation"))[-12:]]
         report.sections.append(("the stream when it failed", "\n".join([_tail(done, 20), *worst])))
     return report
 

@@ -123,6 +123,8 @@ def configuration(settings: Settings) -> dict[str, object]:
         "pekko.ask.timeout": "60 s",
         # a job that waits for its worker asks anew after so long; a request that was lost costs five minutes by default
         "slot.request.timeout": 60000,
+        # a worker that is not let in ends, and the supervisor starts another: once in some kills it waited the default five minutes
+        "taskmanager.registration.timeout": "60 s",
         # as beans, which the agent serves on loopback: Flink's own Prometheus reporter listens on every address
         "metrics.reporters": "jmx",
         "metrics.reporter.jmx.factory.class": "org.apache.flink.metrics.jmx.JMXReporterFactory",
