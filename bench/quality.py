@@ -204,7 +204,10 @@ def before(s: Set, device: pd.Series, end_ms: pd.Series) -> NDArray[np.bool_]:
     return np.asarray(end_ms.to_numpy() <= device.map(s.train_end).fillna(0).to_numpy())
 
 
-def learned_of(spark: SparkSession, s: Set, detector: Detector) -> tuple[pd.DataFrame, NDArray[np.bool_], backtest.Labels, pd.DataFrame]:
+Learned = tuple[pd.DataFrame, NDArray[np.bool_], backtest.Labels, pd.DataFrame]
+
+
+def learned_of(spark: SparkSession, s: Set, detector: Detector) -> Learned:
     """All rows, which are of the train part, the labels known in it, and those of its rows that none of them touches."""
     frame = rows(spark, s, detector)
     past = before(s, frame["device_id"], frame["end_ms"])
@@ -214,14 +217,14 @@ def learned_of(spark: SparkSession, s: Set, detector: Detector) -> tuple[pd.Data
     return frame, past, known, history[backtest.untouched(plain, known, detector.afterglow)].reset_index(drop=True)
 
 
-def detect(spark: SparkSession, s: Set, detector: Detector, family: str, share_of: int) -> pd.DataFrame:
-    """Scores of the test windows, one row a device and window: device_id, end_ms, score, fired, and what weighs most:
+def detect(spark: SparkSession, s: Set, detector: Detector, found: Learned, family: str, share_of: int) -> pd.DataFrame:
+    """From what `learned_of` gives, scores of the test windows, one row a device and window: device_id, end_ms, score, fired, and what weighs most:
     metric, signal, detector.
 
     As in `jobs.train`: the first part of the train part fits and sets the threshold, its last raises it until false alerts keep within
     the budget, which `share_of` detectors share. Baselines and model see the train part alone; of the labels, those that began in it, until it ends.
     """
-    frame, past, known, history = learned_of(spark, s, detector)
+    frame, past, known, history = found
     size = features.view(detector.view).size_seconds * 1000
     inventory = pd.DataFrame(s.found.devices)[["device_id", "kind"]]
     baselines = pd.concat([
@@ -255,11 +258,12 @@ def windows(spark: SparkSession, s: Set, use_case: str, families: dict[str, str]
     """What `detect` gives of every detector of the use case; None: there was nothing to train on."""
     parts = []
     there = [d for d in of_use_case(use_case) if sp.exists(s.settings, tables.table(d.view))]
-    ready = [d for d in there if train.enough(d, learned_of(spark, s, d)[3]["end_ms"].to_numpy())]
+    found = {d.name: learned_of(spark, s, d) for d in there}
+    ready = [d for d in there if train.enough(d, found[d.name][3]["end_ms"].to_numpy())]
     for d in there:
         begin = time.monotonic()
         if d in ready:
-            parts.append(detect(spark, s, d, families.get(d.name, CANDIDATES[use_case][0]), len(ready)))
+            parts.append(detect(spark, s, d, found.pop(d.name), families.get(d.name, CANDIDATES[use_case][0]), len(ready)))
         print(f"{s.name} {use_case} {d.name}: {f'{len(parts[-1]):,} windows' if d in ready else 'too little to train on'}, "
               f"{time.monotonic() - begin:.0f} s", file=sys.stderr)
     return pd.concat(parts, ignore_index=True).fillna({"score": 0.0}) if parts else None
