@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +15,10 @@ import numpy as np
 
 from bench import measures, quality
 from tidewatch.detectors import USE_CASES, of_use_case
-from tidewatch.features import view
+from tidewatch.features import SUM_GROUPS, view
 from tidewatch.inputs import network, replay
 from tidewatch.inputs.encode import Text
-from tidewatch.inputs.generate import Faults, Generator
+from tidewatch.inputs.generate import Faults, Generator, leaked_to
 from tidewatch.inputs.incidents import TROUBLES, Incident, Trouble
 
 if TYPE_CHECKING:
@@ -39,7 +40,15 @@ NAMES: Mapping[str, frozenset[str]] = {
     "spike": frozenset({"value_jump", "value_range", "jump_log", "range_log"}),
     "missing": frozenset({"missing_share"}),
 }
-"""The signals that name each kind's fault; of a lie, the metric must be the struck one too."""
+"""The signals that name each kind's fault; of a lie, the metric must be the struck one too, of a group of outside addresses the one that was leaked to."""
+_PAIR = frozenset(f"pair_rate_{k}" for k in range(1, SUM_GROUPS + 1))
+
+
+def names(label: Mapping[str, Any], signal: str, metric: str) -> bool:
+    """Whether a signal names what is wrong in the label's incident."""
+    if signal in _PAIR:
+        return label["use_case"] == "leak" and label["group"] in (None, int(signal.rpartition("_")[2]))
+    return signal in NAMES[label["kind"]] and (label["use_case"] != "lie" or metric == label["metric"])
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def plan(net: network.Network, size: Size, begin_ms: int, end_ms: int) -> tuple[
 
 
 def made(size: Size) -> tuple[replay.LabelledSet, int]:
-    """The traffic with its incidents as a labelled set (a label's `kind` is the incident's, beside `strength` and `metric`),
+    """The traffic with its incidents as a labelled set (a label's `kind` is the incident's, beside `strength`, `metric` and `group`),
     and where the test part begins."""
     net = network.network(size.devices, size.flows, SEED)
     begin = START_MS + size.train_hours * 3_600_000
@@ -104,8 +113,13 @@ def made(size: Size) -> tuple[replay.LabelledSet, int]:
         series = np.flatnonzero(net.series_device == i.device)
         metric = net.metrics.values[int(net.series_metric[series[i.metric % len(series)]])]
         labels.append({"device_id": net.names[i.device], "start": i.start_ms, "end": i.end_ms, "use_case": i.use_case, "kind": i.kind,
-                       "origin": "injected", "strength": i.strength, "metric": metric})
+                       "origin": "injected", "strength": i.strength, "metric": metric, "group": _group(net, i)})
     return replay.LabelledSet("injected", (), columns, labels, network.inventory(net, START_MS), START_MS, end), begin
+
+
+def _group(net: network.Network, i: Incident) -> int | None:
+    """The group of the address that a leak to one address sends to; None: there are many, or none."""
+    return zlib.crc32(net.addresses.values[leaked_to(net, i)].encode()) % SUM_GROUPS + 1 if i.kind in ("fast_leak", "slow_leak") else None
 
 
 def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], size: Size) -> dict[str, Any]:
@@ -143,7 +157,7 @@ def run(spark: SparkSession, cache: Path, jars: Path, families: dict[str, str], 
                 # what is named while it lasts: that a drifted value falls back at the end is a jump
                 during = hit[hit["end_ms"] <= label["end"]]
                 named, highest = (
-                    best["signal"] in NAMES[label["kind"]] and (use_case != "lie" or best["metric"] == label["metric"])
+                    names(label, best["signal"], best["metric"])
                     for best in (part.loc[part["score"].idxmax()] for part in (during if len(during) else hit, hit))
                 )
             kinds[label["kind"], label["strength"]].append((bool(len(hit)), named, highest))

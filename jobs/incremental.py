@@ -72,7 +72,7 @@ class Taken:
 
 def counted(view: FeatureView) -> str:
     """The feature that counts a window's events, or '' if the view has none or is none that the stream publishes."""
-    if view.over_views or not view.published or not view.tumbling or len(view.sources) != 1 or view.sources[0].columns:
+    if view.over_views or not view.published or not view.tumbling or len(view.sources) != 1:
         return ""
     return next((f.name for f in view.features if f.expression == "COUNT(*)"), "")
 

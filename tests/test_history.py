@@ -11,7 +11,7 @@ from tidewatch.detectors import Array, Lookback, all_detectors, history
 from tidewatch.detectors.beacon import DETECTOR as BEACON
 from tidewatch.detectors.collapse import DETECTOR as COLLAPSE
 from tidewatch.detectors.corruption import DETECTOR as CORRUPTION
-from tidewatch.detectors.egress_day import DETECTOR as EGRESS_DAY
+from tidewatch.detectors.strangers import DETECTOR as STRANGERS
 
 WINDOWS = 31
 
@@ -113,14 +113,14 @@ def test_a_factor_is_the_same_by_day_and_by_night() -> None:
 def day(**changes: dict[int, float]) -> dict[str, float]:
     """The signals of a day of full hours, alike but for the hours changed (0 is the newest, -1 the one before)."""
     hours = np.arange(-24.0, 1.0)
-    h = {"end": hours * 3_600_000, "groups": np.full(25, 3.0), "out": np.full(25, 1e6)}
+    h = {"end": hours * 3_600_000, "groups": np.full(25, 3.0)}
     for name, values in changes.items():
         for hour, value in values.items():
             h[name][24 + hour] = value
-    back = EGRESS_DAY.lookback
+    back = STRANGERS.lookback
     assert back is not None
     found = back.signals(h["end"][None], np.stack([h[n] for n, _ in back.inputs])[None])[0]
-    return dict(zip((s.name for s in EGRESS_DAY.signals), found, strict=True))
+    return dict(zip((s.name for s in STRANGERS.signals), found, strict=True))
 
 
 def test_a_stranger_is_an_outside_address_of_a_group_unknown_for_a_day() -> None:
@@ -134,22 +134,11 @@ def test_a_stranger_is_an_outside_address_of_a_group_unknown_for_a_day() -> None
 
 def test_an_hour_that_slides_shares_no_minute_with_those_it_is_compared_with() -> None:
     """Ends 24 aligned hours before and a newest at 10 past: the hour that ended at the full hour holds 50 of its minutes."""
-    back = EGRESS_DAY.lookback
+    back = STRANGERS.lookback
     assert back is not None
     end = np.append(np.arange(-23.0, 1.0) * 3_600_000, 600_000.0)
-    inputs = np.stack([np.append(np.zeros(23), [16.0, 16.0]), np.append(np.ones(23), [5.0, 7.0])])
-    new, out = back.signals(end[None], inputs[None])[0]
+    new, = back.signals(end[None], np.append(np.zeros(23), [16.0, 16.0])[None, None])[0]
     assert new == 1, "what both hours hold is new"
-    assert out == 24 - 6, "one of 7 and 23 of 1, without the six heaviest"
-
-
-def test_a_day_that_leaks_shows_and_a_burst_does_not() -> None:
-    usual = day()
-    assert usual["external_bytes_out_1d"] == 19e6
-    burst = day(out=dict.fromkeys(range(-5, 1), 1000000000.0))
-    assert burst["external_bytes_out_1d"] == usual["external_bytes_out_1d"]
-    leak = day(out=dict.fromkeys(range(-11, 1), 5000000.0))
-    assert leak["external_bytes_out_1d"] == 19e6 + 6 * 4e6
 
 
 @pytest.mark.parametrize("every", [1, 3])

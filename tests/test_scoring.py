@@ -28,13 +28,13 @@ def training(d: Detector, n: int = 20_000, seed: int = 1) -> Array:
 def arrays(family: str, z: Array) -> dict[str, Array]:
     """What MLlib would find, by numpy."""
     z = np.clip(z, -scoring.WINSOR, scoring.WINSOR)
-    values, vectors = np.linalg.eigh(np.cov(z.T))
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(z.T)))
     if family == "pca":
         k = max(1, z.shape[1] - 1)
         return scoring.pca_arrays(z.mean(axis=0), vectors.T[::-1][:k], values[::-1][:k], float(values.sum()))
     if family == "kmeans":
         return {"centers": np.array([z.mean(axis=0), np.quantile(z, 0.9, axis=0)])}
-    return scoring.gmm_arrays(np.array([0.7, 0.3]), np.array([z.mean(axis=0)] * 2), np.array([np.cov(z.T), 2 * np.cov(z.T)]))
+    return scoring.gmm_arrays(np.array([0.7, 0.3]), np.array([z.mean(axis=0)] * 2), np.array([np.atleast_2d(np.cov(z.T)), 2 * np.atleast_2d(np.cov(z.T))]))
 
 
 def model(d: Detector, family: str = "pca") -> scoring.Model:

@@ -42,6 +42,15 @@ def test_sources_must_offer_the_same_columns() -> None:
         render.spark_view_sql(dataclasses.replace(view("COUNT(*)"), sources=(Source("flow"), Source("reading"))))
 
 
+def test_a_delay_is_less_than_the_windows_below_take() -> None:
+    hour = features.view("egress_1h")
+    assert "HOP(TABLE `egress_1h_input`, DESCRIPTOR(`rowtime`), INTERVAL '0 00:10:00.000' DAY TO SECOND, INTERVAL '0 01:00:00.000' DAY TO SECOND, " \
+        "INTERVAL '0 00:00:30.000' DAY TO SECOND)" in render.flink_view_sql(hour)[-1][1]
+    for v in (dataclasses.replace(hour, delay_seconds=60), dataclasses.replace(features.view("flow_1m"), delay_seconds=1)):
+        with pytest.raises(ContractError, match="would hold something else"):
+            render.flink_view_sql(v)
+
+
 @pytest.mark.parametrize("name", features.names())
 def test_every_view_has_its_columns_in_both_engines(name: str) -> None:
     v = features.view(name)

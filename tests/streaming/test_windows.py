@@ -47,8 +47,13 @@ def center(detector: str, d: int, valid_from: int) -> np.ndarray[Any, Any]:
     return 1e9 + np.random.default_rng([ord(detector[0]), valid_from % 997]).normal(size=(24, d))
 
 
+def scale(d: int) -> list[float]:
+    """Every second so small that the steps of what hours differ would be too coarse for it."""
+    return [(0.5, 1e-3)[i % 2] for i in range(d)]
+
+
 def baseline(detector: str, device: str, metric: str, d: int, valid_from: int, **more: Any) -> dict[str, Any]:
-    return {"entity": f"{detector}|{device}|{metric}", "device_id": device, "valid_from": valid_from, "source": "kind", "scale": [0.5] * d,
+    return {"entity": f"{detector}|{device}|{metric}", "device_id": device, "valid_from": valid_from, "source": "kind", "scale": scale(d),
             "center": center(detector, d, valid_from).ravel().tolist(), **more}
 
 
@@ -186,7 +191,7 @@ def test_of_the_windows_before_those_apart_are_handed_over_if_asked(rows: Rows) 
 @pytest.mark.flink
 @pytest.mark.filterwarnings("ignore")
 def test_the_baseline_is_that_of_the_time_and_hour(rows: Rows) -> None:
-    hours = set()
+    hours, exact = set(), True
     for (name, device, i), row in rows.items():
         d = len(next(x for x in all_detectors() if x.name == name).signals)
         got = np.array(row["center"]).reshape(-1, d)
@@ -195,11 +200,15 @@ def test_the_baseline_is_that_of_the_time_and_hour(rows: Rows) -> None:
             assert row["source"] == [None, None] and np.isnan(got).all() and np.isnan(row["scale"]).all()
             continue
         new = (name, device) == ("corruption", "a") and i >= 29
-        assert row["source"][0] == ("device" if new else "kind") and row["scale"][:d] == [0.5] * d
+        assert row["source"][0] == ("device" if new else "kind") and row["scale"][:d] == scale(d)
         hour = end(i) // 3_600_000 % 24
         hours.add(hour)
         want = center(name, d, CHANGE if new else T0 - 1)[hour]
-        assert np.abs(got[0] - want).max() < 1e-6, "2^-24 of what differs between hours, and what a double has at 1e9"
+        off = np.abs(got[0] - want)
+        assert off[::2].max() < 0.5 / 512, "a 512th of the scale"
+        assert off[1::2].max(initial=0) < 1e-6, "2^-24 of what differs between hours, and what a double has at 1e9"
+        exact = exact and off.max() < 1e-6
+    assert not exact, "steps were never used"
     assert len(hours) == 1 or max(hours) - min(hours) == 1
 
 

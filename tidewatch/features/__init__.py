@@ -1,9 +1,9 @@
 """Feature views: one value a view, rendered to Flink SQL and to Spark SQL, so that stream and batch agree.
 
 A view is a window over a source (an event contract, or windows of other views), grouped by its keys.
-Expressions use only what means the same in both engines (`docs/cookbooks/add-a-feature.md` lists it):
-COUNT, SUM, MIN, MAX, BIT_OR, CASE, COUNT(DISTINCT …) FILTER (WHERE …) (those of one column share their state), arithmetic on DOUBLE, and ADDRESS_BIT(column): the bit (BIGINT) of an
-address's group. No AVG or STDDEV over BIGINT.
+Expressions use only what means the same in both engines (the lists of `render.py`, which refuses all else):
+COUNT, SUM, MIN, MAX, BIT_OR, CASE, COUNT(DISTINCT …) FILTER (WHERE …) (those of one column share their state), arithmetic on DOUBLE, ADDRESS_BIT(column): the bit (BIGINT) of an
+address's group, and ADDRESS_SUM(address, number, k): the sum (BIGINT) over the addresses of group k. No AVG or STDDEV over BIGINT.
 
 Columns a view may read of an event source: the contract's fields, and `external` (BOOLEAN: the other end is
 outside the inside networks; null for sources without addresses), which the decoder adds once per event.
@@ -16,6 +16,9 @@ import pkgutil
 from dataclasses import dataclass
 
 from tidewatch.errors import ContractError
+
+SUM_GROUPS = 8
+"""Groups of addresses that `ADDRESS_SUM` adds up apart, by CRC-32: one row of a count-min sketch (Cormode and Muthukrishnan 2005)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class FeatureView:
     slide_seconds: int
     """Equal to `size_seconds`: tumbling."""
     features: tuple[Feature, ...]
+    delay_seconds: int = 0
+    """So much later than its end the stream closes a window, so that not all that it scores comes at once; the window is the same.
+    Only over windows of other views, and less than they take: else it would hold more."""
     published: bool = True
     """The stream writes its windows to Kafka (and so to Pinot) and to Delta; False: only the scores tell them."""
 

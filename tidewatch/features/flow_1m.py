@@ -1,13 +1,15 @@
 """What a device sent and received in a minute: the base of flood and leak detection."""
 
-from tidewatch.features import Feature, FeatureView, Source
+from tidewatch import events
+from tidewatch.features import SUM_GROUPS, Feature, FeatureView, Source
 
+_OUTSIDE = "CASE WHEN external THEN CASE WHEN direction = 'out' THEN dst_ip ELSE src_ip END END"
 _EXT_OUT = "external AND direction = 'out'"
 
 VIEW = FeatureView(
     name="flow_1m",
     doc=__doc__ or "",
-    sources=(Source("flow"),),
+    sources=(Source("flow", (*((f.name, f.name) for f in events.contract("flow").fields), ("external", "external"), ("outside", _OUTSIDE))),),
     keys=("device_id",),
     size_seconds=60,
     slide_seconds=60,
@@ -23,6 +25,10 @@ VIEW = FeatureView(
         Feature(
             "outside_groups", f"COALESCE(BIT_OR(CASE WHEN {_EXT_OUT} THEN ADDRESS_BIT(dst_ip) END), 0)", "long",
             "groups of outside addresses (52, by a hash) the device opened flows to, a bit each",
+        ),
+        *(
+            Feature(f"outside_bytes_{k}", f"ADDRESS_SUM(outside, bytes_out, {k})", "long", f"bytes sent to outside addresses of group {k} (of {SUM_GROUPS}, by a hash)", "B")
+            for k in range(1, SUM_GROUPS + 1)
         ),
         Feature("inbound_flows", "SUM(CASE WHEN direction = 'in' THEN 1 ELSE 0 END)", "long", "flows others opened to the device", "flows"),
         Feature("inbound_sources", "COUNT(DISTINCT src_ip) FILTER (WHERE direction = 'in')", "long", "distinct addresses that opened flows to the device", "addresses"),

@@ -26,7 +26,7 @@ WORDS = frozenset({
 })
 FUNCTIONS = frozenset({
     "COUNT", "SUM", "MIN", "MAX", "CAST", "COALESCE", "NULLIF", "ABS", "LN", "SQRT", "POWER", "FLOOR", "CEIL",
-    "LOWER", "UPPER", "CHAR_LENGTH", "BIT_OR", "ADDRESS_BIT",
+    "LOWER", "UPPER", "CHAR_LENGTH", "BIT_OR", "ADDRESS_BIT", "ADDRESS_SUM",
 })
 ADDRESS_GROUPS = 52
 """Groups of addresses that `ADDRESS_BIT` tells apart, by CRC-32: as many as a DOUBLE holds exactly, one bit each."""
@@ -41,6 +41,7 @@ _TOKEN = re.compile(
     r"|(?P<space>\s+)"
     r"|(?P<sign><>|<=|>=|[=<>()+\-*/,%])"
 )
+_SUM = re.compile(r"\bADDRESS_SUM\((`\w+`), (`\w+`), (\d+)\)")
 
 
 def quoted(name: str) -> str:
@@ -101,9 +102,15 @@ def _aggregates(view: FeatureView) -> list[str]:
     ]
 
 
+def _flink_aggregates(view: FeatureView) -> list[str]:
+    """With the Java functions: one gives the sums of all groups, and Flink computes it once."""
+    return [_SUM.sub(r"ADDRESS_SUMS(\1, \2)[\3]", a) for a in _aggregates(view)]
+
+
 def _spark_aggregates(view: FeatureView) -> list[str]:
-    """With what Spark has under another name; Flink is given `ADDRESS_BIT` and `BIT_OR` in Java."""
-    return [re.sub(r"\bADDRESS_BIT\((`\w+`)\)", rf"SHIFTLEFT(1L, CAST(CRC32(\1) % {ADDRESS_GROUPS} AS INT))", a) for a in _aggregates(view)]
+    """With what Spark has of its own."""
+    bits = (re.sub(r"\bADDRESS_BIT\((`\w+`)\)", rf"SHIFTLEFT(1L, CAST(CRC32(\1) % {ADDRESS_GROUPS} AS INT))", a) for a in _aggregates(view))
+    return [_SUM.sub(rf"SUM(CASE WHEN CRC32(\1) % {features.SUM_GROUPS} + 1 = \3 THEN \2 ELSE 0 END)", a) for a in bits]
 
 
 def _list(parts: Collection[str], indent: str = "  ") -> str:
@@ -137,11 +144,16 @@ def flink_view_sql(view: FeatureView) -> tuple[tuple[str, str], ...]:
     given = quoted(f"{view.name}_input")
     time = "DESCRIPTOR(`rowtime`)"
     size, slide = (flink_interval(timedelta(seconds=x)) for x in (view.size_seconds, view.slide_seconds))
-    window = f"TUMBLE(TABLE {given}, {time}, {size})" if view.tumbling else f"HOP(TABLE {given}, {time}, {slide}, {size})"
+    delay = flink_interval(timedelta(seconds=view.delay_seconds)) if view.delay_seconds else ""
+    if delay and (not view.over_views or any(features.view(s.name).slide_seconds <= view.delay_seconds for s in view.sources)):
+        raise ContractError(f"{view.name}: with a delay of {view.delay_seconds} s its windows would hold something else.", "give less than its sources' windows take")
+    offset = f", {delay}" if delay else ""
+    window = f"TUMBLE(TABLE {given}, {time}, {size}{offset})" if view.tumbling else f"HOP(TABLE {given}, {time}, {slide}, {size}{offset})"
     keys = [quoted(k) for k in view.keys]
+    start, end = (f"`{n}` - {delay}" if delay else f"`{n}`" for n in ("window_start", "window_end"))
     columns = [
-        *keys, "`window_start`", "`window_end`", *_aggregates(view),
-        "EXTRACT(EPOCH FROM `window_end`) * 1000 AS `window_end_ms`", "`window_time` AS `rowtime`",
+        *keys, f"{start} AS `window_start`", f"{end} AS `window_end`", *_flink_aggregates(view),
+        f"EXTRACT(EPOCH FROM {end}) * 1000 AS `window_end_ms`", "`window_time` AS `rowtime`",
     ]
     return (
         (f"{view.name}_input", "\nUNION ALL\n".join(selects)),

@@ -243,6 +243,11 @@ def _conversation(
     }
 
 
+def leaked_to(net: Network, i: Incident) -> int:
+    """The stranger that a leak to one address sends to, the same all through the incident: its number in `net.addresses`."""
+    return net.size + PARTNERS + int(np.random.default_rng([net.seed, 5, i.device, i.start_ms // 1000]).integers(STRANGERS))
+
+
 def _trouble(g: Generator, i: Incident, cell_ms: int, rng: np.random.Generator) -> Rows | None:
     """Flows that an incident adds to a cell."""
     net = g.net
@@ -253,8 +258,7 @@ def _trouble(g: Generator, i: Incident, cell_ms: int, rng: np.random.Generator) 
     kind = KINDS[int(net.kind[i.device])]
     rate = float(net.rate[i.device])
     strangers = net.size + PARTNERS
-    # the same stranger all through an incident
-    one = strangers + int(np.random.default_rng([net.seed, 5, i.device, i.start_ms // 1000]).integers(STRANGERS))
+    one = leaked_to(net, i)
     if i.kind == "flood":
         n = int(rng.poisson(i.strength * min(3000.0, max(400.0, 30 * rate)) * minutes))
         status = np.where(rng.random(n) < 0.75, UNANSWERED, np.where(rng.random(n) < 0.6, REFUSED, OK))

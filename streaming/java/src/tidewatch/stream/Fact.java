@@ -2,10 +2,13 @@ package tidewatch.stream;
 
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 
 /** What is known of a thing (a baseline of an entity, a model of a use case) from a moment on, until a newer fact replaces it. */
 public class Fact {
     private static final int HOURS = 24;
+    /** In place of the steps of an hour whose center is not known. */
+    private static final short UNKNOWN = Short.MIN_VALUE;
 
     public String name;
     public long validFrom;
@@ -52,9 +55,10 @@ public class Fact {
     }
 
     /**
-     * A baseline's numbers in half of their size: of each signal the scale, the center of its first known hour, and what
-     * the others differ from that, as floats. A center is off by 2^-24 of that difference at most; one that is the same
-     * at all hours is exact.
+     * A baseline's numbers in a third of their size: of each signal the scale, the center of its first known hour, and what the
+     * others differ from that, as whole numbers of a step. A center is off by a 512th of the scale at most; where that would
+     * take more steps than there are, what they differ is kept as floats, and a center is off by 2^-24 of it at most. One that
+     * is the same at all hours is exact.
      *
      * @return empty if the numbers are no baseline: {@code center} has 24 numbers for each of {@code scale}
      */
@@ -63,33 +67,64 @@ public class Fact {
             return new byte[0];
         }
         int d = scale.length;
-        ByteBuffer to = ByteBuffer.allocate(d * (2 * Double.BYTES + HOURS * Float.BYTES));
+        ByteBuffer to = ByteBuffer.allocate(d * (3 * Double.BYTES + HOURS * Float.BYTES));
         for (int i = 0; i < d; i++) {
-            to.putDouble(number(scale[i]));
             double base = Double.NaN;
-            for (int hour = 0; hour < HOURS && Double.isNaN(base); hour++) {
-                base = number(center[hour * d + i]);
-            }
-            to.putDouble(base);
+            double farthest = 0;
             for (int hour = 0; hour < HOURS; hour++) {
-                to.putFloat((float) (number(center[hour * d + i]) - base));
+                double x = number(center[hour * d + i]);
+                base = Double.isNaN(base) ? x : base;
+                farthest = Double.isNaN(x) ? farthest : Math.max(farthest, Math.abs(x - base));
+            }
+            double step = farthest / Short.MAX_VALUE;
+            boolean stepped = step == 0 || step <= number(scale[i]) / 256;
+            to.putDouble(number(scale[i])).putDouble(base).putDouble(stepped ? step : Double.NaN);
+            for (int hour = 0; hour < HOURS; hour++) {
+                double off = number(center[hour * d + i]) - base;
+                if (!stepped) {
+                    to.putFloat((float) off);
+                } else {
+                    to.putShort(Double.isNaN(off) ? UNKNOWN : step == 0 ? 0 : (short) Math.round(off / step));
+                }
             }
         }
-        return to.array();
+        return Arrays.copyOf(to.array(), to.position());
     }
 
     /** Write the center of an hour and the scale to their places; false, and nothing written, if they are not of d signals. */
     boolean unpack(int hour, int d, double[] center, double[] scale, int at) {
-        int size = 2 * Double.BYTES + HOURS * Float.BYTES;
-        if (numbers.length != d * size) {
+        if (numbers.length == 0 || signals() != d) {
             return false;
         }
         ByteBuffer from = ByteBuffer.wrap(numbers);
         for (int i = 0; i < d; i++) {
-            scale[at + i] = from.getDouble(i * size);
-            center[at + i] = from.getDouble(i * size + Double.BYTES) + from.getFloat(i * size + 2 * Double.BYTES + hour * Float.BYTES);
+            scale[at + i] = from.getDouble();
+            double base = from.getDouble();
+            double step = from.getDouble();
+            int hours = from.position();
+            if (Double.isNaN(step)) {
+                center[at + i] = base + from.getFloat(hours + hour * Float.BYTES);
+            } else {
+                short steps = from.getShort(hours + hour * Short.BYTES);
+                center[at + i] = steps == UNKNOWN ? Double.NaN : base + steps * step;
+            }
+            from.position(hours + size(step));
         }
         return true;
+    }
+
+    private int signals() {
+        ByteBuffer from = ByteBuffer.wrap(numbers);
+        int n = 0;
+        for (; from.hasRemaining(); n++) {
+            from.position(from.position() + 3 * Double.BYTES + size(from.getDouble(from.position() + 2 * Double.BYTES)));
+        }
+        return n;
+    }
+
+    /** Bytes of a signal's hours. */
+    private static int size(double step) {
+        return HOURS * (Double.isNaN(step) ? Float.BYTES : Short.BYTES);
     }
 
     static double number(Double x) {
