@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,18 @@ def test_table(name: str) -> None:
 
 
 def test_array_elements_become_columns() -> None:
-    transforms = {d.column.name: d.transform for d in pinot_tables.derived("scores")}
-    assert transforms["first_signal"] == "jsonPath(top_signals, '$[0]')"
-    assert f"observed_{pinot_tables.signal_count()}" in transforms
-    assert "$[0]" in json.dumps(pinot_tables.filled(json.dumps(pinot_tables.config(catalogue()["scores"])), load()))
+    table = pinot_tables.config(catalogue()["scores"])
+    elements = table["tableIndexConfig"]["streamConfigs"]["stream.kafka.decoder.prop.elements"].split(",")
+    assert elements[:5] == [
+        "first_signal=top_signals[0]", "first_observed=top_observed[0]", "first_expected=top_expected[0]", "observed_1=signals[0]", "expected_1=expected[0]"]
+    assert f"observed_{pinot_tables.signal_count()}=signals[{pinot_tables.signal_count() - 1}]" in elements
+
+
+@pytest.mark.parametrize("name", pinot_tables.LEFT_OUT)
+def test_what_pinot_does_without_stands_in_columns_of_its_own(name: str) -> None:
+    arrays = {d.array for d in pinot_tables.derived(name)}
+    assert pinot_tables.LEFT_OUT[name] <= arrays <= {c.name for c in catalogue()[name].columns}
+    assert not pinot_tables.LEFT_OUT[name] & {c.name for c in pinot_tables.columns(catalogue()[name])}
 
 
 def _broker(monkeypatch: pytest.MonkeyPatch, *refusals: str) -> list[str]:
@@ -96,24 +106,43 @@ def _ask(settings: Settings, sql: str) -> list[list[Any]]:
     return rows
 
 
-@pytest.mark.stack
-def test_pinot_takes_each_possible_event_once_and_skips_the_rest(stack: Any) -> None:
-    """A table of its own beside the stack's, on a topic of its own: malformed, impossible and repeated events mixed in."""
+@contextlib.contextmanager
+def scratch(settings: Settings, of: str) -> Iterator[str]:
+    """A table like this one beside the stack's, on a topic of its own; its name."""
     import requests
-    from confluent_kafka import Producer
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    settings: Settings = stack.settings
-    name = f"flow_test_{time.time_ns()}"
+    name = f"{of}_test_{time.time_ns()}"
     admin = AdminClient({"bootstrap.servers": settings.kafka})
     admin.create_topics([NewTopic(name, 1, 1)])[name].result(60)
-    shape = pinot_tables.schema(catalogue()["flow"]) | {"schemaName": name}
-    table = pinot_tables.filled(json.dumps(pinot_tables.config(catalogue()["flow"])), settings) | {"tableName": name}
+    shape = pinot_tables.schema(catalogue()[of]) | {"schemaName": name}
+    table = pinot_tables.filled(json.dumps(pinot_tables.config(catalogue()[of])), settings) | {"tableName": name}
     table["segmentsConfig"]["schemaName"] = name
     table["tableIndexConfig"]["streamConfigs"]["stream.kafka.topic.name"] = name
     try:
         assert requests.post(f"{settings.pinot_controller}/schemas", json=shape, timeout=60).ok
         assert requests.post(f"{settings.pinot_controller}/tables", json=table, timeout=60).ok
+        yield name
+    finally:
+        requests.delete(f"{settings.pinot_controller}/tables/{name}", timeout=60)
+        requests.delete(f"{settings.pinot_controller}/schemas/{name}", timeout=60)
+        admin.delete_topics([name])
+
+
+def _await(settings: Settings, sql: str, wanted: list[list[Any]]) -> None:
+    until = time.monotonic() + 120
+    while (rows := _ask(settings, sql)) != wanted and time.monotonic() < until:
+        time.sleep(0.5)
+    assert rows == wanted
+
+
+@pytest.mark.stack
+def test_pinot_takes_each_possible_event_once_and_skips_the_rest(stack: Any) -> None:
+    """Malformed, impossible and repeated events mixed in."""
+    from confluent_kafka import Producer
+
+    settings: Settings = stack.settings
+    with scratch(settings, "flow") as name:
         now = time.time_ns() // 1_000_000
         good = [samples.encoded("flow", samples.event("flow", i, now - i)) for i in range(300)]
         malformed = [b"", b"\x00", b"\x0cabc", b"\xff" * 30, b'{"json":1}', b"\x01\x02", good[0] + b"x", good[0][:-3]]
@@ -128,15 +157,30 @@ def test_pinot_takes_each_possible_event_once_and_skips_the_rest(stack: Any) -> 
             if i % 10 == 0:
                 producer.produce(name, value, b"server-01")
         assert producer.flush(30) == 0
-        until = time.monotonic() + 120
-        while (rows := _ask(settings, f"SELECT COUNT(*) FROM {name}")) != [[300]] and time.monotonic() < until:
-            time.sleep(0.5)
-        assert rows == [[300]]
+        _await(settings, f"SELECT COUNT(*) FROM {name}", [[300]])
         assert _ask(settings, f"SELECT DISTINCTCOUNT(event_id), MIN(bytes_out), MAX(event_id) FROM {name}") == [[300, 900.0, 299.0]]
-    finally:
-        requests.delete(f"{settings.pinot_controller}/tables/{name}", timeout=60)
-        requests.delete(f"{settings.pinot_controller}/schemas/{name}", timeout=60)
-        admin.delete_topics([name])
+
+
+@pytest.mark.stack
+def test_pinot_takes_the_elements_of_a_scores_arrays_and_skips_what_is_broken(stack: Any) -> None:
+    from confluent_kafka import Producer
+
+    settings: Settings = stack.settings
+    now = time.time_ns() // 1_000_000
+    with scratch(settings, "scores") as name:
+        producer = Producer({"bootstrap.servers": settings.kafka})
+        for i in range(50):
+            row = {
+                "use_case": "leak", "detector": "beacon", "device_id": "gerät", "metric": "", "window_start": now - 60_000, "window_end": now, "score": i / 100,
+                "anomalous": i >= 40, "top_signals": ["b", "a"], "top_observed": [4.5, i], "signals": [i, 4.5] if i else None, "expected": [None, 1.5],
+            }
+            for value in (json.dumps(row).encode(), b"", b"[]", b'{"score": 1', None):
+                producer.produce(name, value, b"gerat")
+        assert producer.flush(30) == 0
+        _await(settings, f"SELECT COUNT(*) FROM {name}", [[50]])
+        assert _ask(settings, f"SELECT SUM(observed_1), MAX(observed_2), SUM(expected_2), MIN(first_observed) FROM {name}") == [[1225.0, 4.5, 75.0, 4.5]]
+        assert _ask(settings, f"SELECT COUNT(*) FROM {name} WHERE observed_1 IS NOT NULL AND expected_1 IS NULL AND first_signal = 'b'") == [[49]]
+        assert _ask(settings, f"SELECT COUNT(*) FROM {name} WHERE anomalous = true AND device_id = 'gerät'") == [[10]]
 
 
 @pytest.mark.stack

@@ -32,7 +32,7 @@ def install(settings: Settings, say: Say = print) -> None:
     _part(say, "Flink's library folder", lambda: flink_library(settings))
     if (ROOT / "streaming" / "build.py").exists():
         _part(say, "the stream's own jar", lambda: _stream_jar(settings))
-    _part(say, "Pinot's decoder", lambda: pinot_decoder.build(settings))
+    _part(say, "Pinot's decoders", lambda: pinot_decoder.build(settings))
 
 
 def missing(settings: Settings) -> list[str]:

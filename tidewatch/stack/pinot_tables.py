@@ -1,8 +1,8 @@
 """Pinot's tables from the catalogue: `python -m tidewatch.stack.pinot_tables generate [--check]` writes `pinot_tables/`.
 
 A folder a table with `schema.json` and `table.json`. What depends on the place (`${KAFKA}`, `${CONSUMER_FACTORY}`, …)
-is filled in from the settings by `apply`. Array elements that charts need stand beside the arrays as plain columns
-(`DERIVED`), for Pinot 0.11 has no function that takes one element.
+is filled in from the settings by `apply`. Array elements that charts need are plain columns (`derived`), for Pinot 0.11 has
+no function that takes one element; our decoder takes them out of the record.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tidewatch import settings as settings_
 from tidewatch.alerts import query
 from tidewatch.errors import ServiceError
 from tidewatch.settings import ROOT, Settings
-from tidewatch.stack.pinot_decoder import CLASS
+from tidewatch.stack.pinot_decoder import CONTRACT_CLASS, JSON_CLASS
 from tidewatch.tables import Column, Table, catalogue
 
 FOLDER = ROOT / "pinot_tables"
@@ -49,14 +49,17 @@ STAR_TREES: dict[str, list[dict[str, Any]]] = {
     }],
 }
 """Star-tree indexes, by table."""
+LEFT_OUT = {"scores": frozenset({"top_observed", "top_expected", "signals", "expected"})}
+"""Columns of the catalogue that Pinot does without, by table."""
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A column that only Pinot has: one element of an array, taken while a row is read."""
+    """A column that only Pinot has: one element of an array of the topic's, taken while a record is read."""
 
     column: Column
-    transform: str
+    array: str
+    index: int
 
 
 def signal_count() -> int:
@@ -69,21 +72,21 @@ def derived(name: str) -> tuple[Derived, ...]:
     if name not in ("scores", "alerts"):
         return ()
     found = [
-        Derived(Column("first_signal", "string", "the signal that weighs most"), "jsonPath(top_signals, '$[0]')"),
-        Derived(Column("first_observed", "double", "its observed value"), "jsonPath(top_observed, '$[0]')"),
-        Derived(Column("first_expected", "double", "the value its baseline expects"), "jsonPath(top_expected, '$[0]')"),
+        Derived(Column("first_signal", "string", "the signal that weighs most"), "top_signals", 0),
+        Derived(Column("first_observed", "double", "its observed value"), "top_observed", 0),
+        Derived(Column("first_expected", "double", "the value its baseline expects"), "top_expected", 0),
     ]
     if name == "alerts":
         found += [
-            Derived(Column("second_signal", "string", "the signal that weighs second"), "jsonPath(top_signals, '$[1]')"),
-            Derived(Column("second_observed", "double", "its observed value"), "jsonPath(top_observed, '$[1]')"),
-            Derived(Column("second_expected", "double", "the value its baseline expects"), "jsonPath(top_expected, '$[1]')"),
+            Derived(Column("second_signal", "string", "the signal that weighs second"), "top_signals", 1),
+            Derived(Column("second_observed", "double", "its observed value"), "top_observed", 1),
+            Derived(Column("second_expected", "double", "the value its baseline expects"), "top_expected", 1),
         ]
     if name == "scores":
         for i in range(signal_count()):
             found += [
-                Derived(Column(f"observed_{i + 1}", "double", f"observed value of the detector's signal {i + 1}"), f"jsonPath(signals, '$[{i}]')"),
-                Derived(Column(f"expected_{i + 1}", "double", f"expected value of the detector's signal {i + 1}"), f"jsonPath(expected, '$[{i}]')"),
+                Derived(Column(f"observed_{i + 1}", "double", f"observed value of the detector's signal {i + 1}"), "signals", i),
+                Derived(Column(f"expected_{i + 1}", "double", f"expected value of the detector's signal {i + 1}"), "expected", i),
             ]
     return tuple(found)
 
@@ -94,8 +97,8 @@ def names() -> tuple[str, ...]:
 
 
 def columns(table: Table) -> tuple[Column, ...]:
-    """The table's columns in Pinot: what its topic carries, what our decoder tells of addresses, and the derived ones."""
-    own = table.columns
+    """The table's columns in Pinot: what its topic carries and Pinot keeps, what our decoder tells of addresses, and the derived ones."""
+    own = tuple(c for c in table.columns if c.name not in LEFT_OUT.get(table.name, ()))
     if table.topic == "avro":
         contract = events.contract(table.name)
         told = {f.name for f in contract.fields} | ({"external"} if contract.addressed else set())
@@ -149,13 +152,19 @@ def _stream(table: Table) -> dict[str, str]:
     }
     if table.topic == "avro":
         return made | {
-            "stream.kafka.decoder.class.name": CLASS,
+            "stream.kafka.decoder.class.name": CONTRACT_CLASS,
             "stream.kafka.decoder.prop.schema": events.contract(table.name).rules,
             "stream.kafka.decoder.prop.max.future.ms": "${MAX_FUTURE_MS}",
             "stream.kafka.decoder.prop.max.past.ms": "${MAX_PAST_MS}",
             "stream.kafka.decoder.prop.inside": "${INSIDE}",
         }
-    return made | {"stream.kafka.decoder.class.name": JSON_DECODER}
+    taken = derived(table.name)
+    if not taken:
+        return made | {"stream.kafka.decoder.class.name": JSON_DECODER}
+    return made | {
+        "stream.kafka.decoder.class.name": JSON_CLASS,
+        "stream.kafka.decoder.prop.elements": ",".join(f"{d.column.name}={d.array}[{d.index}]" for d in taken),
+    }
 
 
 def config(table: Table) -> dict[str, Any]:
@@ -190,9 +199,6 @@ def config(table: Table) -> dict[str, Any]:
         "metadata": {"customConfigs": {}},
         # uncompressed, as Pinot leaves metrics, they cost a third of a segment's making: it is packed with gzip
         "fieldConfigList": [{"name": n, "encodingType": "RAW", "compressionCodec": "ZSTANDARD"} for n in plain],
-        "ingestionConfig": {
-            "transformConfigs": [{"columnName": d.column.name, "transformFunction": d.transform} for d in derived(table.name)],
-        },
     }
     if table.pinot == "upsert":
         made["upsertConfig"] = {"mode": "FULL", "hashFunction": "MURMUR3", "comparisonColumn": table.time}
@@ -240,7 +246,7 @@ def filled(text: str, settings: Settings) -> dict[str, Any]:
         return str(max(1, span // unit))
 
     ms = timedelta(milliseconds=1)
-    made: dict[str, Any] = json.loads(_Template(text).substitute(
+    made: dict[str, Any] = json.loads(string.Template(text).substitute(
         KAFKA=settings.kafka, CONSUMER_FACTORY=settings.pinot.consumer_factory,
         FLUSH_ROWS=str(settings.pinot.flush_rows), FLUSH_AFTER=whole(settings.pinot.flush_after, timedelta(minutes=1)) + "m",
         INSIDE=",".join(settings.network.not_external),
@@ -249,12 +255,6 @@ def filled(text: str, settings: Settings) -> dict[str, Any]:
         RETENTION_DAYS=whole(settings.pinot.retention, timedelta(days=1)),
     ))
     return made
-
-
-class _Template(string.Template):
-    """`${NAME}` only: a lone `$`, as in a JSON path, stays."""
-
-    pattern = r"\$\{(?P<braced>[A-Z_]+)\}|(?P<named>(?!))|(?P<escaped>(?!))|(?P<invalid>(?!))"  # type: ignore[assignment]
 
 
 def apply(settings: Settings) -> dict[str, str]:
@@ -281,7 +281,8 @@ def apply(settings: Settings) -> dict[str, str]:
                 why = r.text
             raise ServiceError(
                 f"Pinot refuses {method} {path}: {str(why).strip()[:500]}",
-                f"correct the table in tidewatch/tables.py; a change that Pinot cannot make needs DELETE {base}/tables/NAME first",
+                f"correct the table in tidewatch/tables.py; what Pinot cannot change (a column less, another type) needs DELETE {base}/tables/NAME "
+                f"and {base}/schemas/NAME first, and then has the rows that Kafka still has",
             )
         return r.json()
 
