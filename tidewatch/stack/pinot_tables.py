@@ -27,7 +27,6 @@ from tidewatch.stack.pinot_decoder import CONTRACT_CLASS, JSON_CLASS
 from tidewatch.tables import Column, Table, catalogue
 
 FOLDER = ROOT / "pinot_tables"
-JSON_DECODER = "org.apache.pinot.plugin.inputformat.json.JSONMessageDecoder"
 PINOT_TYPES = {
     "string": "STRING", "long": "LONG", "int": "INT", "double": "DOUBLE", "boolean": "BOOLEAN",
     "timestamp": "LONG", "bytes": "BYTES", "double[]": "DOUBLE", "string[]": "STRING",
@@ -158,13 +157,10 @@ def _stream(table: Table) -> dict[str, str]:
             "stream.kafka.decoder.prop.max.past.ms": "${MAX_PAST_MS}",
             "stream.kafka.decoder.prop.inside": "${INSIDE}",
         }
-    taken = derived(table.name)
-    if not taken:
-        return made | {"stream.kafka.decoder.class.name": JSON_DECODER}
-    return made | {
-        "stream.kafka.decoder.class.name": JSON_CLASS,
-        "stream.kafka.decoder.prop.elements": ",".join(f"{d.column.name}={d.array}[{d.index}]" for d in taken),
-    }
+    made["stream.kafka.decoder.class.name"] = JSON_CLASS
+    if taken := derived(table.name):
+        made["stream.kafka.decoder.prop.elements"] = ",".join(f"{d.column.name}={d.array}[{d.index}]" for d in taken)
+    return made
 
 
 def config(table: Table) -> dict[str, Any]:

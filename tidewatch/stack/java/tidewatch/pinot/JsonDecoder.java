@@ -32,14 +32,6 @@ import org.slf4j.LoggerFactory;
 public final class JsonDecoder implements StreamMessageDecoder<byte[]> {
     private static final Logger LOG = LoggerFactory.getLogger(JsonDecoder.class);
     private static final JsonFactory JSON = new JsonFactory();
-    /** Powers of ten that a double holds exactly. */
-    private static final double[] POWERS = new double[23];
-
-    static {
-        for (int i = 0; i < POWERS.length; i++) {
-            POWERS[i] = Double.parseDouble("1e" + i);
-        }
-    }
 
     private static final class Field {
         final String name;
@@ -172,7 +164,7 @@ public final class JsonDecoder implements StreamMessageDecoder<byte[]> {
             case VALUE_NUMBER_INT:
                 return in.getNumberValue();
             case VALUE_NUMBER_FLOAT:
-                return decimal(in);
+                return in.getDoubleValue();
             case VALUE_TRUE:
                 return "true";
             case VALUE_FALSE:
@@ -180,44 +172,5 @@ public final class JsonDecoder implements StreamMessageDecoder<byte[]> {
             default:
                 return null;
         }
-    }
-
-    /**
-     * The double that is nearest to a decimal fraction, as Java reads it, at a quarter of the cost where its digits fit into a double and its
-     * power of ten is exact: then one division or multiplication rounds once.
-     */
-    private static double decimal(JsonParser in) throws IOException {
-        char[] text = in.getTextCharacters();
-        int from = in.getTextOffset();
-        int end = from + in.getTextLength();
-        if (end - from > 18) {
-            return in.getDoubleValue();
-        }
-        boolean negative = text[from] == '-';
-        long digits = 0;
-        int exponent = 0;
-        int fraction = 0;
-        int i = negative ? from + 1 : from;
-        for (boolean point = false; i < end; i++) {
-            char c = text[i];
-            if (c == '.') {
-                point = true;
-            } else if (c == 'e' || c == 'E') {
-                if (end - i > 5) {
-                    return in.getDoubleValue();
-                }
-                exponent = Integer.parseInt(String.valueOf(text, i + 1, end - i - 1));
-                break;
-            } else {
-                digits = digits * 10 + (c - '0');
-                fraction += point ? 1 : 0;
-            }
-        }
-        int power = exponent - fraction;
-        if (digits >= 1L << 53 || power <= -POWERS.length || power >= POWERS.length) {
-            return in.getDoubleValue();
-        }
-        double size = power < 0 ? digits / POWERS[-power] : digits * POWERS[power];
-        return negative ? -size : size;
     }
 }
