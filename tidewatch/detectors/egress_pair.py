@@ -18,7 +18,7 @@ DETECTOR = Detector(
     title="Device keeps sending to one outside party",
     doc=__doc__ or "",
     view="egress_1h",
-    history=timedelta(hours=5),
+    history=timedelta(days=1),
     signals=tuple(
         Signal(
             # the mean of ln(1 + kB) over the hour's minutes, as a rate again: one large flow does not make an hour, as in a sum of bytes
