@@ -20,7 +20,7 @@ from pyspark.sql.avro.functions import from_avro
 from pyspark.sql.streaming.query import StreamingQuery
 
 from tidewatch import events, features
-from tidewatch.features import render
+from tidewatch.features import Source, render
 from tidewatch.settings import Settings, load
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -60,23 +60,23 @@ def source(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
     ).select("e.*", "ingested_at", "kafka_partition", "kafka_offset")
     rules = render.predicates(contract, settings.limits, time_ms=f"UNIX_MILLIS(`{contract.time.name}`)", received_ms="UNIX_MILLIS(`ingested_at`)")
     valid = decoded.where(f"`event_id` IS NOT NULL AND ({render.reason_sql(rules)}) IS NULL")
-    if any(f.name == "dst_ip" for f in contract.fields):
-        # the stream tells networks apart by CIDR; a prefix is cheaper, which favours the peer
-        valid = valid.withColumn("external", ~F.expr("CASE WHEN `direction` = 'in' THEN `src_ip` ELSE `dst_ip` END").rlike(r"^(10\.|192\.168\.)"))
+    # the stream tells networks apart by CIDR; a prefix is cheaper, which favours the peer
+    other = "CASE WHEN `direction` = 'in' THEN `src_ip` ELSE `dst_ip` END"
+    valid = valid.withColumn("external", ~F.expr(other).rlike(r"^(10\.|192\.168\.)") if contract.addressed else F.lit(None).cast("boolean"))
     return valid.withColumn("event_time", F.col(contract.time.name)).withColumn("date", F.date_format("event_time", "yyyy-MM-dd"))
 
 
 def windows(frame: DataFrame, name: str) -> DataFrame:
     """The one-minute view of the events."""
     view = features.view(name)
-    columns = [n for n, _ in render.source_columns(view.sources[0])]
-    found = []
-    for f in view.features:
-        sql = render.expression(f.expression, columns).replace("COUNT(DISTINCT ", "APPROX_COUNT_DISTINCT(")
-        sql = sql.replace("MAX(`ts`)", "MAX(UNIX_MILLIS(`ts`))")
-        found.append(F.expr(sql).alias(f.name))
+    offered = [n for n, _ in render.source_columns(Source(view.sources[0].name))]
+    row = [F.expr(render.expression(e, offered, name)).alias(n) for n, e in render.source_columns(view.sources[0])]
+    found = [
+        F.expr(sql.replace("COUNT(DISTINCT ", "APPROX_COUNT_DISTINCT(").replace("MAX(`ts`)", "MAX(UNIX_MILLIS(`ts`))"))
+        for sql in render.spark_aggregates(view)
+    ]
     return (
-        frame.withWatermark("event_time", "5 seconds").groupBy(F.window("event_time", "1 minute"), *view.keys).agg(*found)
+        frame.select("event_time", *row).withWatermark("event_time", "5 seconds").groupBy(F.window("event_time", "1 minute"), *view.keys).agg(*found)
         .select("window.end", *view.keys, *(f.name for f in view.features)).withColumnRenamed("end", "window_end")
     )
 

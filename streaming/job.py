@@ -40,7 +40,7 @@ NEVER_LATE = timedelta(days=36525)
 JAVA_FUNCTIONS = {
     "tidewatch_base64": "Base64Text", "tidewatch_incidents": "MergeIncidents", "tidewatch_groups": "GroupIncidents",
     "tidewatch_suppressed_by": "SuppressedBy", "tidewatch_millis": "Millis", "tidewatch_match": "MatchWindows",
-    "tidewatch_bucket": "Bucket", "tidewatch_buckets": "Buckets", "ADDRESS_BIT": "AddressBit", "ADDRESS_SUMS": "AddressSums",
+    "tidewatch_bucket": "Bucket", "tidewatch_buckets": "Buckets", "CRC32": "Crc32", "ADDRESS_BIT": "AddressBit", "ADDRESS_SUMS": "AddressSums",
     "BIT_OR": "BitOr",
 }
 """Name in SQL, class in `streaming/java`."""

@@ -24,7 +24,7 @@ FLINK = {"string": "STRING", "long": "BIGINT", "int": "INT", "double": "DOUBLE",
 
 
 def rows(source: str, seed: int = 7) -> list[dict[str, Any]]:
-    """A few thousand events in event-time order: devices that pause, nulls, duplicates, events on a window's edge."""
+    """A few thousand events in event-time order: devices that pause, nulls, duplicates, events on a window's edge, a name for an address."""
     rng = random.Random(f"{source}{seed}")
     found = []
     for i in range(3000):
@@ -36,7 +36,7 @@ def rows(source: str, seed: int = 7) -> list[dict[str, Any]]:
         if source == "flow":
             row |= {
                 "direction": rng.choice(("in", "out")), "src_ip": f"10.0.0.{rng.randrange(9)}", "src_port": rng.choice((None, 80)),
-                "dst_ip": f"8.8.8.{rng.randrange(20)}", "dst_port": rng.choice((None, 443)), "proto": "tcp",
+                "dst_ip": f"8.8.8.{n}" if (n := rng.randrange(20)) else "hôte", "dst_port": rng.choice((None, 443)), "proto": "tcp",
                 "bytes_out": rng.randrange(10**10), "bytes_in": rng.randrange(10**6), "pkts_out": 1, "pkts_in": 2, "duration_ms": 3,
                 "status": rng.choice(("ok", "ok", "reset")), "external": rng.random() < 0.3,
             }

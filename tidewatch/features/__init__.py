@@ -2,8 +2,9 @@
 
 A view is a window over a source (an event contract, or windows of other views), grouped by its keys.
 Expressions use only what means the same in both engines (the lists of `render.py`, which refuses all else):
-COUNT, SUM, MIN, MAX, BIT_OR, CASE, COUNT(DISTINCT …) FILTER (WHERE …) (those of one column share their state), arithmetic on DOUBLE, ADDRESS_BIT(column): the bit (BIGINT) of an
-address's group, and ADDRESS_SUM(address, number, k): the sum (BIGINT) over the addresses of group k. No AVG or STDDEV over BIGINT.
+COUNT, SUM, MIN, MAX, BIT_OR, CASE, COUNT(DISTINCT …) FILTER (WHERE …) (those of one column share their state), arithmetic on DOUBLE, CRC32(text): a BIGINT of
+0 to 2^32 - 1, ADDRESS_BIT(crc): the bit (BIGINT) of the group of an address with this CRC-32, and ADDRESS_SUM(crc, number, k): the sum
+(BIGINT) over the addresses of group k. No AVG or STDDEV over BIGINT.
 
 Columns a view may read of an event source: the contract's fields, and `external` (BOOLEAN: the other end is
 outside the inside networks; null for sources without addresses), which the decoder adds once per event.

@@ -26,7 +26,7 @@ WORDS = frozenset({
 })
 FUNCTIONS = frozenset({
     "COUNT", "SUM", "MIN", "MAX", "CAST", "COALESCE", "NULLIF", "ABS", "LN", "SQRT", "POWER", "FLOOR", "CEIL",
-    "LOWER", "UPPER", "CHAR_LENGTH", "BIT_OR", "ADDRESS_BIT", "ADDRESS_SUM",
+    "LOWER", "UPPER", "CHAR_LENGTH", "BIT_OR", "CRC32", "ADDRESS_BIT", "ADDRESS_SUM",
 })
 ADDRESS_GROUPS = 52
 """Groups of addresses that `ADDRESS_BIT` tells apart, by CRC-32: as many as a DOUBLE holds exactly, one bit each."""
@@ -107,10 +107,10 @@ def _flink_aggregates(view: FeatureView) -> list[str]:
     return [_SUM.sub(r"ADDRESS_SUMS(\1, \2)[\3]", a) for a in _aggregates(view)]
 
 
-def _spark_aggregates(view: FeatureView) -> list[str]:
+def spark_aggregates(view: FeatureView) -> list[str]:
     """With what Spark has of its own."""
-    bits = (re.sub(r"\bADDRESS_BIT\((`\w+`)\)", rf"SHIFTLEFT(1L, CAST(CRC32(\1) % {ADDRESS_GROUPS} AS INT))", a) for a in _aggregates(view))
-    return [_SUM.sub(rf"SUM(CASE WHEN CRC32(\1) % {features.SUM_GROUPS} + 1 = \3 THEN \2 ELSE 0 END)", a) for a in bits]
+    bits = (re.sub(r"\bADDRESS_BIT\((`\w+`)\)", rf"SHIFTLEFT(1L, CAST(\1 % {ADDRESS_GROUPS} AS INT))", a) for a in _aggregates(view))
+    return [_SUM.sub(rf"SUM(CASE WHEN \1 % {features.SUM_GROUPS} + 1 = \3 THEN \2 ELSE 0 END)", a) for a in bits]
 
 
 def _list(parts: Collection[str], indent: str = "  ") -> str:
@@ -214,7 +214,7 @@ def spark_view_sql(
         *keys,
         f"CAST(TIMESTAMP_MILLIS(`window_end_ms` - {size}L) AS TIMESTAMP_NTZ) AS `window_start`",
         "CAST(TIMESTAMP_MILLIS(`window_end_ms`) AS TIMESTAMP_NTZ) AS `window_end`",
-        *_spark_aggregates(view), "`window_end_ms`",
+        *spark_aggregates(view), "`window_end_ms`",
     ]
     return (
         "WITH `input` AS (\n" + "\n  UNION ALL\n".join(selects) + "\n), `placed` AS (\n"
@@ -247,7 +247,7 @@ def _sliding(view: FeatureView, selects: list[str], panes: list[tuple[str, str]]
     last = f"LEAST(`pane_ms` + {size - slide}L, COALESCE(LEAD(`pane_ms`) OVER (PARTITION BY {keys} ORDER BY `pane_ms`) - {slide}L, {2**62}L))"
     return (
         "WITH `input` AS (\n" + "\n  UNION ALL\n".join(selects) + "\n), `panes` AS (\n"
-        f"  SELECT {keys}, `pane_ms`, {', '.join(_spark_aggregates(view))}\n"
+        f"  SELECT {keys}, `pane_ms`, {', '.join(spark_aggregates(view))}\n"
         f"  FROM (SELECT /*+ REPARTITION({keys}) */ *, {pane} AS `pane_ms` FROM `input`{_where(near)})\n  GROUP BY {keys}, `pane_ms`\n), `filled` AS (\n"
         f"  SELECT {keys}, `window_end_ms`, {filled}\n"
         f"  FROM (SELECT *, EXPLODE(SEQUENCE(`pane_ms`, `last_ms`, {slide}L)) AS `window_end_ms` FROM (SELECT {keys}, `pane_ms`, {names}, {last} AS `last_ms` FROM `panes`))\n"
