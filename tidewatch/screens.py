@@ -25,7 +25,8 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 _ERROR = "[role=alert], .ant-alert-error, [data-test=chart-error]"
-_PATIENCE = 120_000
+_PATIENCE, _LOGIN = 120_000, 20_000
+"""Milliseconds; of a login that is then tried again."""
 
 
 @contextlib.contextmanager
@@ -52,13 +53,23 @@ def page_of(running: Browser, *, height: int = TALL) -> Page:
 
 
 def log_in(page: Page, settings: Settings, server: str, account: str) -> None:
-    """Log in to `superset` or `airflow` as one of its accounts."""
+    """Log in to `superset` or `airflow` as one of its accounts; again if the page drew its form anew while it was filled in."""
+    from playwright.sync_api import TimeoutError as TookTooLong
+
     base, secret = (settings.superset, "superset") if server == "superset" else (settings.airflow, "airflow")
-    page.goto(f"{base}/login/" if server == "superset" else f"{base}/auth/login/")
-    page.locator("#username, input[name=username]").first.fill(account)
-    page.locator("input[type=password]").fill(settings.secret(f"{secret}_{account}_password"))
-    page.locator("button[type=submit], input[type=submit]").first.click()
-    page.wait_for_url(lambda url: "/login" not in url)
+    for patience in (_LOGIN, _LOGIN, _PATIENCE):
+        page.goto(f"{base}/login/" if server == "superset" else f"{base}/auth/login/")
+        if "/login" not in page.url:  # it was slow, not lost
+            return
+        page.locator("#username, input[name=username]").first.fill(account)
+        page.locator("input[type=password]").fill(settings.secret(f"{secret}_{account}_password"))
+        page.locator("button[type=submit], input[type=submit]").first.click()
+        try:
+            page.wait_for_url(lambda url: "/login" not in url, timeout=patience)
+            return
+        except TookTooLong:
+            if patience == _PATIENCE:
+                raise
 
 
 def charts_of(slug: str) -> int:
