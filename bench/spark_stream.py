@@ -20,7 +20,7 @@ from pyspark.sql.avro.functions import from_avro
 from pyspark.sql.streaming.query import StreamingQuery
 
 from tidewatch import events, features
-from tidewatch.features import Source, render
+from tidewatch.features import render
 from tidewatch.settings import Settings, load
 
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -69,8 +69,7 @@ def source(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
 def windows(frame: DataFrame, name: str) -> DataFrame:
     """The one-minute view of the events."""
     view = features.view(name)
-    offered = [n for n, _ in render.source_columns(Source(view.sources[0].name))]
-    row = [F.expr(render.expression(e, offered, name)).alias(n) for n, e in render.source_columns(view.sources[0])]
+    row = [F.expr(sql) for sql in render.row_sql(view, view.sources[0])]
     found = [
         F.expr(sql.replace("COUNT(DISTINCT ", "APPROX_COUNT_DISTINCT(").replace("MAX(`ts`)", "MAX(UNIX_MILLIS(`ts`))"))
         for sql in render.spark_aggregates(view)

@@ -86,6 +86,12 @@ def _available(source: Source) -> set[str]:
     return {n for n, _ in source_columns(Source(source.name))}
 
 
+def row_sql(view: FeatureView, source: Source) -> list[str]:
+    """The columns that a view reads of one of its sources, each as SQL with its name."""
+    available = _available(source)
+    return [f"{expression(e, available, view.name)} AS {quoted(n)}" for n, e in source_columns(source)]
+
+
 def _input_names(view: FeatureView) -> list[str]:
     first = [n for n, _ in source_columns(view.sources[0])]
     for s in view.sources[1:]:
@@ -108,7 +114,7 @@ def _flink_aggregates(view: FeatureView) -> list[str]:
 
 
 def spark_aggregates(view: FeatureView) -> list[str]:
-    """With what Spark has of its own."""
+    """The features of a view, each as SQL with its name, with what Spark has of its own."""
     bits = (re.sub(r"\bADDRESS_BIT\((`\w+`)\)", rf"SHIFTLEFT(1L, CAST(\1 % {ADDRESS_GROUPS} AS INT))", a) for a in _aggregates(view))
     return [_SUM.sub(rf"SUM(CASE WHEN \1 % {features.SUM_GROUPS} + 1 = \3 THEN \2 ELSE 0 END)", a) for a in bits]
 
@@ -137,9 +143,7 @@ def flink_view_sql(view: FeatureView) -> tuple[tuple[str, str], ...]:
     """
     selects = []
     for s in view.sources:
-        available = _available(s)
-        columns = [f"{expression(e, available, view.name)} AS {quoted(n)}" for n, e in source_columns(s)]
-        selects.append(f"SELECT\n  {_list([*columns, '`rowtime`'])}\nFROM {quoted(s.name)}")
+        selects.append(f"SELECT\n  {_list([*row_sql(view, s), '`rowtime`'])}\nFROM {quoted(s.name)}")
     _input_names(view)
     given = quoted(f"{view.name}_input")
     time = "DESCRIPTOR(`rowtime`)"
