@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
@@ -14,6 +15,11 @@ from pathlib import Path
 import pytest
 
 from tidewatch.settings import ROOT, Ports, Settings, load
+
+
+def pytest_configure() -> None:
+    """To be ended is to be interrupted: the servers that tests started are ended too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,8 +37,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     stack = getattr(item, "funcargs", {}).get("stack")
     if report.when == "call" and report.failed and isinstance(stack, Stack):
         done = subprocess.run(["timeout", "60", str(ROOT / "bin" / "tidewatch"), "stream", "status"], env=stack.env, text=True, capture_output=True, check=False)
-        worst = [line[:300] for name in ("flink_jobmanager", "flink_taskmanager", "committer", "supervisord")
-                 for line in _matching(stack.settings.logs / f"{name}.log", (" ERROR ", " exited: ", " spawned: ", " gave up: ", "Job tidewatch ", " to FAILED"))[-8:]]
+        worst = [line[:300] for name in ("flink_jobmanager", "flink_taskmanager", "committer", "superset", "supervisord")
+                 for line in _matching(stack.settings.logs / f"{name}.log", (" ERROR ", ":ERROR:", " exited: ", " spawned: ", " gave up: ", "Job tidewatch ", " to FAILED"))[-8:]]
         # why a worker that was started again is not let in
         worst += [line[:300] for name in ("flink_jobmanager", "flink_taskmanager")
                   for line in _matching(stack.settings.logs / f"{name}.log", ("egist", "quarantine", "ssociation"))[-12:]]

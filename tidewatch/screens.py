@@ -53,23 +53,30 @@ def page_of(running: Browser, *, height: int = TALL) -> Page:
 
 
 def log_in(page: Page, settings: Settings, server: str, account: str) -> None:
-    """Log in to `superset` or `airflow` as one of its accounts; again if the page drew its form anew while it was filled in."""
+    """Log in to `superset` or `airflow` as one of its accounts; raises ServiceError after some tries.
+
+    Logged in to Superset is who is led away from its login page. Else it is tried again: the page may draw its form anew while it is
+    filled in, and on a slow machine Superset has been seen to take a login and to ask for it again a moment later.
+    """
     from playwright.sync_api import TimeoutError as TookTooLong
 
-    base, secret = (settings.superset, "superset") if server == "superset" else (settings.airflow, "airflow")
-    for patience in (_LOGIN, _LOGIN, _PATIENCE):
-        page.goto(f"{base}/login/" if server == "superset" else f"{base}/auth/login/")
-        if "/login" not in page.url:  # it was slow, not lost
+    base, secret = (f"{settings.superset}/login/", "superset") if server == "superset" else (f"{settings.airflow}/auth/login/", "airflow")
+    for patience in (_LOGIN, _LOGIN, _PATIENCE, 0):
+        page.goto(base)
+        if "/login" not in page.url:
             return
+        if not patience:
+            break
         page.locator("#username, input[name=username]").first.fill(account)
         page.locator("input[type=password]").fill(settings.secret(f"{secret}_{account}_password"))
         page.locator("button[type=submit], input[type=submit]").first.click()
         try:
             page.wait_for_url(lambda url: "/login" not in url, timeout=patience)
-            return
         except TookTooLong:
-            if patience == _PATIENCE:
-                raise
+            continue
+        if server == "airflow":  # its login page shows its form to everybody
+            return
+    raise ServiceError(f"{account} cannot log in at {base}.", f"`tidewatch logs {'superset' if server == 'superset' else 'airflow_api'}` may tell why")
 
 
 def charts_of(slug: str) -> int:
@@ -93,6 +100,8 @@ def drawn(page: Page, charts: int) -> list[str]:
 def dashboard(page: Page, settings: Settings, slug: str, query: str = "") -> list[str]:
     """Open a dashboard and wait until it is drawn; the texts of its errors."""
     page.goto(f"{settings.superset}/superset/dashboard/{slug}/{query}")
+    if "/login" in page.url:
+        raise ServiceError(f"Superset asks for a login instead of showing the dashboard {slug}.", "`tidewatch logs superset` may tell why")
     return drawn(page, charts_of(slug))
 
 

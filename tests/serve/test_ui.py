@@ -129,6 +129,8 @@ def test_retrain_from_the_form_turns_green(stack: Any, page: Any) -> None:
     page.get_by_role("button", name="Trigger").first.click()
     page.get_by_text("Use case", exact=True).first.wait_for()
     assert page.get_by_text("Promote the best challenger even if it does not beat the champion.").count() == 1
+    page.get_by_role("combobox").first.click()
+    page.get_by_role("option", name="silent").click()
     page.get_by_role("button", name="Trigger").last.click()
     for _ in range(60):
         page.wait_for_timeout(1000)
@@ -139,6 +141,7 @@ def test_retrain_from_the_form_turns_green(stack: Any, page: Any) -> None:
     assert len(new) == 1
     steps = list(orchestrator.watch(admin, "retrain", new[0]["dag_run_id"], timeout=900))
     assert steps[-1].state == "success"
+    assert {s.task: s.state for s in steps if s.task.startswith("promote_")} == {"promote_silent": "success", "promote_leak": "skipped", "promote_lie": "skipped"}
     assert "champion" in orchestrator.run(admin, "retrain", new[0]["dag_run_id"])["note"]
 
 
