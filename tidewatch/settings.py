@@ -152,6 +152,7 @@ class Stream(_Frozen):
     """The Flink job."""
 
     parallelism: int = Field(2, ge=1)
+    task_heap_mb: int = Field(1536, ge=512, description="the local worker's heap for state and open windows: more for more devices (docs/sizing.md)")
     checkpoint_interval: timedelta = timedelta(seconds=10)
     state_backend: Literal["hashmap", "rocksdb"] = Field("hashmap", description="where the stream keeps its state: on the heap, or on disk, slower, for more devices than fit (docs/sizing.md)")
     lateness: timedelta = Field(timedelta(seconds=5), description="how long a window waits for late events")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter, defaultdict
 from datetime import timedelta
+from ipaddress import ip_address, ip_network
 
 import fastavro
 import pytest
@@ -14,7 +15,7 @@ from tidewatch import events
 from tidewatch.errors import InputError
 from tidewatch.inputs.generate import Faults, Generator, cell_size
 from tidewatch.inputs.incidents import BY_KIND, MARGIN_MS, TROUBLES, Incident, checked, labels, plan
-from tidewatch.inputs.network import KINDS, PARTNERS, inventory, network
+from tidewatch.inputs.network import KINDS, MOST_DEVICES, PARTNERS, inventory, network
 from tidewatch.settings import Limits
 
 START = 1_763_942_400_000  # 2025-11-24T00:00:00Z
@@ -83,9 +84,17 @@ def test_every_kind_is_there_and_rates_are_skewed() -> None:
     assert len(set(net.addresses.values)) == len(net.addresses.values)
 
 
-def test_an_impossible_number_of_devices_is_refused() -> None:
-    with pytest.raises(InputError, match="0 devices"):
-        network(0, 6, 7)
+def test_many_devices_have_an_address_each() -> None:
+    net = network(130_000, 0.1, 7)
+    inside = net.addresses.values[:130_000]
+    assert len(set(inside)) == 130_000 and all(ip_address(a) in ip_network("10.0.0.0/8") for a in inside[::1000])
+    assert {a.split(".")[1] for a in inside[:60_000]} == {"1", "2", "3", "4", "5"}
+
+
+@pytest.mark.parametrize("devices", [0, MOST_DEVICES + 1])
+def test_an_impossible_number_of_devices_is_refused(devices: int) -> None:
+    with pytest.raises(InputError, match=f"{devices} devices"):
+        network(devices, 6, 7)
 
 
 def test_cells_shrink_as_rates_grow() -> None:

@@ -76,6 +76,14 @@ def test_what_can_wait_stands_back_for_the_stream(settings: Settings) -> None:
     assert supervisor.fingerprint(rows["pinot"]) != supervisor.fingerprint(dataclasses.replace(rows["pinot"], nice=0))
 
 
+def test_flinks_worker_grows_with_the_settings(tmp_path: Path) -> None:
+    small, large = (table(load(state_dir=tmp_path, stream=s))["flink_taskmanager"] for s in ({}, {"task_heap_mb": 6144, "parallelism": 6}))
+    assert "-Xmx1664m" in small.command and "taskmanager.cpu.cores=4.0" in small.command
+    assert {"-Xmx6272m", f"taskmanager.memory.task.heap.size={6144 * 2**20}b", "taskmanager.cpu.cores=6.0"} <= set(large.command)
+    assert any("taskmanager.numberOfTaskSlots: 6\n" in text for text in large.files.values())
+    assert large.memory_mb - small.memory_mb == 6144 - 1536
+
+
 def test_a_percent_sign_survives_and_a_quotation_mark_is_refused(settings: Settings) -> None:
     row = dataclasses.replace(table(settings)["reports"], env={"A": "50%"})
     assert 'A="50%%"' in supervisor.render(settings, {"reports": row})

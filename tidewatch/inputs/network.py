@@ -13,7 +13,11 @@ PARTNERS = 768
 """Outside addresses that devices talk to: the three blocks reserved for documentation."""
 STRANGERS = 16384
 """Outside addresses that only incidents use: from the block reserved for benchmarks."""
-MOST_DEVICES = 60000
+MOST_DEVICES = 1_000_000
+SITES = 5
+"""At most."""
+_SITE_DEVICES = 60_000
+"""As many addresses has a site."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,8 @@ class Network:
 
 
 def _address(site: int, number: int) -> str:
-    return f"10.{site}.{number // 250}.{number % 250 + 1}"
+    block, rest = divmod(number, _SITE_DEVICES)
+    return f"10.{site + block * SITES}.{rest // 250}.{rest % 250 + 1}"
 
 
 def _known(rng: np.random.Generator, counts: Array, among: int, offset: int) -> Array:
@@ -138,7 +143,7 @@ def network(devices: int, flows_per_device_minute: float, seed: int) -> Network:
     shares = np.array([k.share for k in KINDS])
     # every kind is there from five devices on; the rest by share
     kind = np.concatenate([np.arange(min(len(KINDS), devices)), rng.choice(len(KINDS), max(0, devices - len(KINDS)), p=shares)])
-    site = rng.integers(1, 2 + min(4, devices // 20), size=devices)
+    site = rng.integers(1, 1 + min(SITES, 1 + devices // 20), size=devices)
     names = tuple(f"{KINDS[k].name}-{i:04d}" for i, k in enumerate(kind))
     weight = np.array([k.rate for k in KINDS])[kind] * rng.lognormal(0, 0.9, devices)
     rate = np.maximum(weight / weight.mean(), 0.05) * flows_per_device_minute

@@ -15,6 +15,7 @@ from tidewatch.settings import ROOT, Settings
 from tidewatch.stack import Service, install, jvm, metrics, probe
 
 SLOTS = 4
+"""At least; as many as the job's parallelism if that is more."""
 MB = 2**20
 
 
@@ -22,7 +23,7 @@ MB = 2**20
 class Memory:
     """The TaskManager's memory in MB; Flink wants its parts told one by one when its own scripts do not start it."""
 
-    task_heap: int = 1536
+    task_heap: int
     framework_heap: int = 128
     framework_off_heap: int = 128
     task_off_heap: int = 64
@@ -48,8 +49,11 @@ class Memory:
             "task.off-heap.size": self.task_off_heap, "network.min": self.network, "network.max": self.network, "managed.size": self.managed,
             "jvm-metaspace.size": self.metaspace, "jvm-overhead.min": self.overhead, "jvm-overhead.max": self.overhead,
         }
-        words = [w for k, v in sizes.items() for w in ("-D", f"taskmanager.memory.{k}={v * MB}b")]
-        return (*words, "-D", f"taskmanager.cpu.cores={SLOTS}.0")
+        return tuple(w for k, v in sizes.items() for w in ("-D", f"taskmanager.memory.{k}={v * MB}b"))
+
+
+def slots(settings: Settings) -> int:
+    return max(SLOTS, settings.stream.parallelism)
 
 
 def _opens() -> tuple[str, ...]:
@@ -96,7 +100,7 @@ def configuration(settings: Settings) -> dict[str, object]:
         "taskmanager.host": "127.0.0.1",
         "taskmanager.rpc.port": p.flink_taskmanager_rpc,
         "taskmanager.data.port": p.flink_taskmanager_data,
-        "taskmanager.numberOfTaskSlots": SLOTS,
+        "taskmanager.numberOfTaskSlots": slots(settings),
         "blob.server.port": p.flink_blob,
         "rest.address": "127.0.0.1",
         "rest.bind-address": "127.0.0.1",
@@ -135,7 +139,7 @@ def configuration(settings: Settings) -> dict[str, object]:
 
 
 def services(settings: Settings) -> tuple[Service, ...]:
-    conf, memory = conf_dir(settings), Memory()
+    conf, memory = conf_dir(settings), Memory(settings.stream.task_heap_mb)
     jars = str(settings.state_dir / "jars" / "flink_lib" / "*")
     # JSON is YAML
     yaml = "".join(f"{k}: {json.dumps(v)}\n" for k, v in configuration(settings).items())
@@ -153,7 +157,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
     jm, jm_files = row("flink_jobmanager", ("-Xms448m", "-Xmx448m", "-XX:MaxMetaspaceSize=256m", "-XX:TieredStopAtLevel=1"),
                        "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint", ())
     tm, tm_files = row("flink_taskmanager", memory.java(), "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
-                       ("-D", "taskmanager.resource-id=tidewatch", *memory.flink()))
+                       ("-D", "taskmanager.resource-id=tidewatch", "-D", f"taskmanager.cpu.cores={slots(settings)}.0", *memory.flink()))
     return (
         Service(
             name="flink_jobmanager",
