@@ -2,14 +2,16 @@ package tidewatch.stream;
 
 import java.lang.management.ManagementFactory;
 import java.lang.management.MemoryPoolMXBean;
+import java.lang.management.MemoryUsage;
 
 /**
  * Collects the old generation of ParallelGC in the quiet after a close of windows.
  *
  * <p>What windows held of their minute is garbage once they are closed, but too old for the young generation. Left alone, the
  * old one fills in two minutes or so, as a rule while the next windows close and much is moved there: a pause of half a
- * second just when everybody waits for scores. So it is collected some seconds after a close, if it is half full. Other
- * collectors, and a stream that catches up and is never quiet, are left alone.
+ * second just when everybody waits for scores. So it is collected some seconds after a close, if half of what the last
+ * collection left free is taken: state that stays, however large, is no reason to look for garbage. Other collectors,
+ * and a stream that catches up and is never quiet, are left alone.
  */
 final class QuietCollection {
     private static final String OLD = "PS Old Gen";
@@ -58,7 +60,9 @@ final class QuietCollection {
                 long at = closed;
                 if (at != 0 && System.currentTimeMillis() - at > QUIET_MS) {
                     closed = 0;
-                    if (old.getUsage().getUsed() > FULL * old.getUsage().getMax()) {
+                    long stays = old.getCollectionUsage().getUsed();
+                    MemoryUsage now = old.getUsage();
+                    if (now.getUsed() - stays > FULL * (now.getMax() - stays)) {
                         System.gc();
                     }
                 }
