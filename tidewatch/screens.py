@@ -60,7 +60,7 @@ def log_in(page: Page, settings: Settings, server: str, account: str) -> None:
     """
     from playwright.sync_api import TimeoutError as TookTooLong
 
-    base, secret = (f"{settings.superset}/login/", "superset") if server == "superset" else (f"{settings.airflow}/auth/login/", "airflow")
+    base, log = (f"{settings.superset}/login/", "superset") if server == "superset" else (f"{settings.airflow}/auth/login/", "airflow_api")
     for patience in (_LOGIN, _LOGIN, _PATIENCE, 0):
         page.goto(base)
         if "/login" not in page.url:
@@ -68,7 +68,7 @@ def log_in(page: Page, settings: Settings, server: str, account: str) -> None:
         if not patience:
             break
         page.locator("#username, input[name=username]").first.fill(account)
-        page.locator("input[type=password]").fill(settings.secret(f"{secret}_{account}_password"))
+        page.locator("input[type=password]").fill(settings.secret(f"{server}_{account}_password"))
         page.locator("button[type=submit], input[type=submit]").first.click()
         try:
             page.wait_for_url(lambda url: "/login" not in url, timeout=patience)
@@ -76,7 +76,7 @@ def log_in(page: Page, settings: Settings, server: str, account: str) -> None:
             continue
         if server == "airflow":  # its login page shows its form to everybody
             return
-    raise ServiceError(f"{account} cannot log in at {base}.", f"`tidewatch logs {'superset' if server == 'superset' else 'airflow_api'}` may tell why")
+    raise ServiceError(f"{account} cannot log in at {base}.", f"`tidewatch logs {log}` may tell why")
 
 
 def charts_of(slug: str) -> int:

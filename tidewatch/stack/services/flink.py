@@ -15,7 +15,6 @@ from tidewatch.settings import ROOT, Settings
 from tidewatch.stack import Service, install, jvm, metrics, probe
 
 SLOTS = 4
-"""At least; as many as the job's parallelism if that is more."""
 MB = 2**20
 
 
@@ -53,6 +52,7 @@ class Memory:
 
 
 def slots(settings: Settings) -> int:
+    """Of the worker: at least SLOTS, and as many as the job's parallelism."""
     return max(SLOTS, settings.stream.parallelism)
 
 
