@@ -145,12 +145,15 @@ class Broker:
         return float(t.user + t.system)
 
     def ask(self, a: Asked) -> Row:
-        """`ms`, `cpu` (Pinot's seconds meanwhile), `rows` and `scanned` of a chart's queries, one after the other, or an `error`."""
+        """`ms`, `cpu` (Pinot's seconds meanwhile), `rows` and `scanned` of a chart's queries, one after the other, or an `error`: an answer from
+        a part of the groups is one, too."""
         before, begin, scanned, rows = self.cpu(), time.perf_counter(), 0, 0
         for sql in a.sql:
             answer = self.session.post(f"{self.settings.pinot_broker}/query/sql", json={"sql": sql}, timeout=120).json()
             if answer.get("exceptions"):
                 return {"error": str(answer["exceptions"][0].get("message"))[:300]}
+            if answer.get("numGroupsLimitReached"):
+                return {"error": "Pinot left groups out: pinot.server.query.executor.num.groups.limit"}
             scanned += answer["numDocsScanned"]
             rows = len((answer.get("resultTable") or {}).get("rows") or ())
         return {"ms": (time.perf_counter() - begin) * 1000, "cpu": self.cpu() - before, "rows": rows, "scanned": scanned}

@@ -26,8 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tidewatch import alerts
-from tidewatch.commands.demo import delta_rows, iso, pinot, wait
+from tidewatch.commands.demo import delta_rows, iso, wait
 from tidewatch.inputs import replay
+from tidewatch.pinot import query
 from tidewatch.settings import ROOT, Ports, Settings, load
 
 console = Console(highlight=False, width=160)
@@ -118,7 +119,7 @@ def _settle(settings: Settings, end_ms: int) -> None:
     """Until the scores have come as near to the end as they will: the last windows stay open without a later event."""
     newest, since = 0.0, time.monotonic()
     while time.monotonic() - since < 60:
-        rows = pinot(settings, "SELECT MAX(window_end) FROM scores")
+        rows = query(settings, "SELECT MAX(window_end) FROM scores")
         now = float(rows[0][0]) if rows and isinstance(rows[0][0], int | float) else 0.0
         if now > newest:
             newest, since = now, time.monotonic()

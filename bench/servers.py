@@ -22,12 +22,12 @@ import requests
 from jobs.topics import publish
 from streaming import job
 from tidewatch import detectors, events, scoring, tables
-from tidewatch.commands.demo import pinot
 from tidewatch.errors import ServiceError
 from tidewatch.features import view
 from tidewatch.inputs.generate import Generator
 from tidewatch.inputs.network import Network, network
 from tidewatch.inputs.send import Kafka
+from tidewatch.pinot import query
 from tidewatch.settings import ROOT, Ports, Settings, load
 from tidewatch.stack import control
 
@@ -178,8 +178,8 @@ def rows_of(settings: Settings, topic: str) -> int:
 def rows_in(settings: Settings, name: str, where: str = "") -> int:
     """Rows that Pinot shows of a table; 0 while it cannot say."""
     try:
-        found = pinot(settings, f"SELECT COUNT(*) FROM {name} {where}")
-    except (ServiceError, requests.RequestException):  # the broker does not know it yet, or is not there
+        found = query(settings, f"SELECT COUNT(*) FROM {name} {where}")
+    except ServiceError:  # the broker does not know it yet, or is not there
         return 0
     return int(found[0][0]) if found else 0
 

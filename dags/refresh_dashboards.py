@@ -23,5 +23,5 @@ with DAG(
 ):
     house.Job(
         task_id="refresh_dashboards", job="refresh_dashboards", arguments="--end {{ iso(cycle(dag_run, params).end) }}",
-        retries=2, execution_timeout=timedelta(minutes=15),
+        env_group="tools", retries=2, execution_timeout=timedelta(minutes=15),
     )

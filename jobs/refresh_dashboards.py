@@ -19,6 +19,7 @@ from tidewatch import tables
 from tidewatch.dashboards import files, server
 from tidewatch.dashboards.charts import page_request
 from tidewatch.errors import ServiceError, TidewatchError
+from tidewatch.pinot import query
 from tidewatch.settings import Settings, current
 
 from jobs.topics import publish
@@ -31,13 +32,10 @@ DEVICES = 3
 
 def _ask(settings: Settings, sql: str) -> list[str]:
     """The first column of an answer of Pinot; empty if it does not answer: the charts tell that themselves."""
-    import requests
-
     try:
-        answer = requests.post(f"{settings.pinot_broker}/query/sql", json={"sql": sql}, timeout=30).json()
-    except (requests.RequestException, ValueError):
+        return [str(row[0]) for row in query(settings, sql)]
+    except ServiceError:
         return []
-    return [str(row[0]) for row in (answer.get("resultTable") or {}).get("rows") or []]
 
 
 def device_choices(settings: Settings) -> list[dict[str, dict[str, Any]]]:

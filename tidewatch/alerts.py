@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from tidewatch.detectors import USE_CASES
-from tidewatch.errors import InputError, ServiceError
+from tidewatch.errors import InputError
+from tidewatch.pinot import query
 from tidewatch.settings import Settings
 from tidewatch.severity import LEVELS
 from tidewatch.tables import ALERTS, LABELS
@@ -40,30 +40,7 @@ def fetch(settings: Settings, *, use_case: str = "", severity: str = "", device:
 def suppressed(settings: Settings) -> dict[str, int]:
     """How many alerts each rule has suppressed. Raises ServiceError without Pinot."""
     sql = f"SELECT suppressed_by, COUNT(*) FROM alerts WHERE suppressed_by <> '' GROUP BY suppressed_by LIMIT {LIMIT}"
-    return {rule: int(n) for rule, n in query(settings, sql, {})}
-
-
-def query(settings: Settings, sql: str, given: Mapping[str, str] | None = None) -> list[Any]:
-    """Rows of a query of Pinot; raises ServiceError without Pinot, or with its words if it refuses or answers in part."""
-    import pinotdb
-    from pinotdb import exceptions
-
-    broker = urlsplit(settings.pinot_broker)
-    try:
-        connection = pinotdb.connect(host=broker.hostname, port=broker.port, path="/query/sql", scheme=broker.scheme, timeout=30)
-        try:
-            cursor = connection.cursor()
-            cursor.execute(sql, given or {})
-            return list(cursor.fetchall())
-        finally:
-            connection.close()
-    except exceptions.DatabaseError as e:
-        raise ServiceError(f"Pinot refuses the query: {str(e)[:300]}", "see that its tables are there: `tidewatch up pinot`") from e
-    except Exception as e:
-        # pinotdb lets the errors of whichever HTTP client it uses through
-        if type(e).__module__.split(".")[0] not in ("httpx", "httpcore", "requests", "urllib3"):
-            raise
-        raise ServiceError(f"Pinot's broker at {settings.pinot_broker} does not answer ({type(e).__name__}).", "start it: `tidewatch up`") from e
+    return {rule: int(n) for rule, n in query(settings, sql)}
 
 
 def is_listed(alert: Mapping[str, Any]) -> bool:

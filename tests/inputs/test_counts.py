@@ -7,11 +7,11 @@ import time
 from collections import Counter
 
 import pytest
-import requests
 from deltalake import DeltaTable
 
 from tests.conftest import Stack
 from tidewatch import tables
+from tidewatch.pinot import query
 
 pytestmark = pytest.mark.stack
 
@@ -31,8 +31,7 @@ def delta_rows(stack: Stack, name: str) -> int:
 
 
 def pinot_rows(stack: Stack, name: str) -> int:
-    answer = requests.post(f"{stack.settings.pinot_broker}/query/sql", json={"sql": f"SELECT COUNT(*) FROM {name}"}, timeout=30).json()
-    return int(answer["resultTable"]["rows"][0][0])
+    return int(query(stack.settings, f"SELECT COUNT(*) FROM {name}")[0][0])
 
 
 def test_counts_agree(stack: Stack) -> None:

@@ -29,6 +29,9 @@ def test_wrong_column_filter_and_chart_are_told(monkeypatch: pytest.MonkeyPatch)
     boards["dashboards/overview.yaml"]["metadata"]["native_filter_configuration"][1]["targets"][0]["column"]["name"] = "nowhere"
     metric = next(f for f in boards["dashboards/device.yaml"]["metadata"]["native_filter_configuration"] if f["cascadeParentIds"])
     metric["requiredFirst"] = True
+    hunt = boards["dashboards/leak_hunt.yaml"]["metadata"]["native_filter_configuration"]
+    assert [f["defaultDataMask"]["extraFormData"]["time_range"] for f in hunt if f["filterType"] == "filter_time"] == ["Last week", "Last hour"]
+    hunt[0]["scope"]["excluded"].remove(35)
     monkeypatch.setattr(files, "read", lambda: files.Bundle(shown, boards, b.datasets))
     wrong = "\n".join(check.problems())
     assert "alerts has no column 'nonsense'" in wrong
@@ -37,6 +40,7 @@ def test_wrong_column_filter_and_chart_are_told(monkeypatch: pytest.MonkeyPatch)
     assert "'nowhere'" in wrong
     assert f"waits for the filter {metric['name']!r}" in wrong
     assert "alerts_table.yaml: the description does not end" in wrong
+    assert "CHART-leak_pairs gets its time from 'Time' and 'Time of single flows'" in wrong
 
 
 @pytest.mark.parametrize(("sql", "columns"), [

@@ -13,6 +13,7 @@ import pytest
 
 from tidewatch import orchestrator, screens
 from tidewatch.dashboards import files, server
+from tidewatch.pinot import query
 from tidewatch.stack import table
 
 pytestmark = [pytest.mark.ui, pytest.mark.stack]
@@ -43,10 +44,7 @@ def number(page: Any, title: str) -> float:
 
 
 def ask(stack: Any, sql: str) -> float:
-    import requests
-
-    answer = requests.post(f"{stack.settings.pinot_broker}/query/sql", json={"sql": sql}, timeout=30).json()
-    return float(answer["resultTable"]["rows"][0][0])
+    return float(query(stack.settings, sql)[0][0])
 
 
 @pytest.mark.parametrize("slug", SLUGS)
@@ -157,7 +155,7 @@ def test_the_report_opens(stack: Any, page: Any) -> None:
 @pytest.mark.parametrize("slug", ["overview", "device"])
 def test_after_a_refresh_the_pages_answer_from_the_cache(slug: str, stack: Any, page: Any) -> None:
     screens.log_in(page, stack.settings, "superset", "viewer")
-    done = stack.python("spark", "-m", "jobs.refresh_dashboards", "--end", "2026-01-01T00:00:00Z")
+    done = stack.python("tools", "-m", "jobs.refresh_dashboards", "--end", "2026-01-01T00:00:00Z")
     summary = json.loads(done.stdout.strip().splitlines()[-1])
     assert summary["errors"] == []
     assert summary["charts"] >= len(files.read().charts)

@@ -21,7 +21,7 @@ import pytest
 
 from tests.conftest import Stack
 from tidewatch import detectors, tables
-from tidewatch.commands.demo import pinot
+from tidewatch.pinot import query
 from tidewatch.settings import Settings
 from tidewatch.stack.processes import MARK
 
@@ -99,13 +99,13 @@ def test_every_event_is_in_delta_once_or_a_dead_letter(stack: Stack) -> None:
 
 def test_pinot_counts_what_is_valid_without_duplicates(stack: Stack) -> None:
     for name, tally in account(stack.settings).items():
-        eventually(f"rows of {name} in Pinot", 120, lambda n=name: pinot(stack.settings, f"SELECT COUNT(*) FROM {n}")[0][0],
+        eventually(f"rows of {name} in Pinot", 120, lambda n=name: query(stack.settings, f"SELECT COUNT(*) FROM {n}")[0][0],
                    lambda n, want=tally["unique"]: n == want)
 
 
 def test_pinot_and_delta_agree_on_what_is_outside(stack: Stack) -> None:
     outside = int(lake(stack.settings, "SELECT COUNT(*) FROM (SELECT DISTINCT device_id, event_id FROM flow WHERE external)", "flow")[0][0])
-    assert 0 < outside == pinot(stack.settings, "SELECT COUNT(*) FROM flow WHERE external = true")[0][0]
+    assert 0 < outside == query(stack.settings, "SELECT COUNT(*) FROM flow WHERE external = true")[0][0]
 
 
 def test_a_dead_letter_has_its_reason_and_the_original_bytes(stack: Stack) -> None:
@@ -142,7 +142,7 @@ def test_every_use_case_has_a_champion_and_its_scores_name_it(stack: Stack) -> N
         with urllib.request.urlopen(url, timeout=30) as answer:
             version = json.load(answer)["model_version"]["version"]
         eventually(f"scores by {use_case}/{version}", 120,
-                   lambda v=f"{use_case}/{version}": pinot(stack.settings, f"SELECT COUNT(*) FROM scores WHERE model_version = '{v}'")[0][0], lambda n: n > 0)
+                   lambda v=f"{use_case}/{version}": query(stack.settings, f"SELECT COUNT(*) FROM scores WHERE model_version = '{v}'")[0][0], lambda n: n > 0)
 
 
 def test_each_use_case_is_found_and_says_why(stack: Stack) -> None:
@@ -161,13 +161,13 @@ def test_an_incident_is_one_row_in_pinot(stack: Stack) -> None:
     # both see an alert once its checkpoint is complete; then the lake waits for the committer's round, Pinot for its consumer
     eventually("alerts in the lake and rows in Pinot", 60, lambda: (
         lake(stack.settings, "SELECT COUNT(DISTINCT alert_id) FROM alerts WHERE detector <> 'outage'", "alerts")[0][0],
-        pinot(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0],
+        query(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0],
     ), lambda n: n[0] == n[1] > 0)
 
 
 def test_alerts_command_lists_them_for_a_script(stack: Stack) -> None:
     listed = [a for a in json.loads(stack.run("alerts", "--limit", "100000", "--json").stdout)["alerts"] if a["detector"] != "outage"]
-    assert len(listed) == pinot(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0]
+    assert len(listed) == query(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0]
 
 
 def _more(stack: Stack, minutes: int) -> None:
@@ -194,7 +194,7 @@ def test_a_new_champion_scores_without_a_restart(stack: Stack) -> None:
     time.sleep(5)
     _more(stack, 2)
     eventually("a score by the other version", 60,
-               lambda: pinot(stack.settings, f"SELECT COUNT(*) FROM scores WHERE model_version = 'leak/{other}'")[0][0], lambda n: n > 0)
+               lambda: query(stack.settings, f"SELECT COUNT(*) FROM scores WHERE model_version = 'leak/{other}'")[0][0], lambda n: n > 0)
     after = json.loads(stack.run("stream", "status", "--json").stdout)
     assert after["job_id"] == job["job_id"], "the job was restarted"
 
@@ -228,9 +228,9 @@ def test_a_stopped_stream_resumes_from_its_savepoint(stack: Stack) -> None:
 def test_down_leaves_no_process_and_up_comes_back_with_the_data(stack: Stack) -> None:
     if os.environ.get("TIDEWATCH_TEST_STACK"):
         pytest.skip("this stack is not ours to take down")
-    alerts = pinot(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0]
+    alerts = query(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0]
     assert _processes(stack), "the stack runs"
     stack.run("down")
     assert _processes(stack) == {}
     stack.run("up", "zookeeper", "kafka", "pinot")
-    eventually("alerts in Pinot after a restart", 180, lambda: pinot(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0], lambda n: n == alerts)
+    eventually("alerts in Pinot after a restart", 180, lambda: query(stack.settings, "SELECT COUNT(*) FROM alerts WHERE detector <> 'outage'")[0][0], lambda n: n == alerts)

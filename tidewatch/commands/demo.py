@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tidewatch import tables
 from tidewatch.errors import ServiceError
+from tidewatch.pinot import query
 from tidewatch.settings import ROOT, Settings, current
 
 console = Console(highlight=False)
@@ -61,17 +62,6 @@ def delta_rows(settings: Settings, *names: str) -> int:
         if DeltaTable.is_deltatable(path):
             total += DeltaTable(path).count()
     return total
-
-
-def pinot(settings: Settings, sql: str) -> list[list[Any]]:
-    """Rows of one Pinot query."""
-    import requests
-
-    answer = requests.post(f"{settings.pinot_broker}/query/sql", json={"sql": sql}, timeout=30).json()
-    if answer.get("exceptions"):
-        raise ServiceError(f"Pinot refused `{sql}`: {answer['exceptions'][0].get('message', '')[:300]}")
-    # a table without a segment yet has no result at all
-    return list(answer.get("resultTable", {}).get("rows", []))
 
 
 def iso(t: datetime) -> str:
@@ -151,8 +141,8 @@ def demo(
     want = datetime.fromisoformat(done["live_end"]).timestamp() * 1000 - 60_000
 
     def scored() -> tuple[float, float]:
-        rows = pinot(settings, "SELECT MAX(window_end) FROM scores")
-        newest = float(rows[0][0]) if rows and rows[0][0] not in (None, "-Infinity", "null") else 0.0
+        rows = query(settings, "SELECT MAX(window_end) FROM scores")
+        newest = max(0.0, float(rows[0][0])) if rows and rows[0][0] not in (None, "null") else 0.0
         return (newest - want) / 60_000 + 1, 1
 
     step("windows scored", lambda: wait("minutes left to score", 600, scored))

@@ -32,6 +32,7 @@ def problems() -> tuple[str, ...]:
     if len(set(slugs)) != len(slugs):
         wrong.append("two dashboards have the same slug")
     for name, dashboard in b.dashboards.items():
+        filters = dashboard["metadata"].get("native_filter_configuration", ())
         for key, item in dashboard["position"].items():
             if not isinstance(item, dict):
                 continue
@@ -40,7 +41,11 @@ def problems() -> tuple[str, ...]:
                 used.add(item["meta"]["uuid"])
                 if item["meta"]["uuid"] not in charts:
                     wrong.append(f"{name}: {key} shows a chart that is not there")
-        for f in dashboard["metadata"].get("native_filter_configuration", ()):
+                times = [f["name"] for f in filters if f["filterType"] == "filter_time" and item["meta"]["chartId"] not in f["scope"]["excluded"]]
+                if len(times) > 1:
+                    # Superset would listen to the last one
+                    wrong.append(f"{name}: {key} gets its time from {' and '.join(map(repr, times))}")
+        for f in filters:
             if f.get("requiredFirst") and f["cascadeParentIds"]:
                 # Superset draws no chart until such a filter has a value
                 wrong.append(f"{name}: the page waits for the filter {f['name']!r}, which may have nothing to choose from")

@@ -20,8 +20,8 @@ from typing import Any
 
 from tidewatch import detectors, events
 from tidewatch import settings as settings_
-from tidewatch.alerts import query
 from tidewatch.errors import ServiceError
+from tidewatch.pinot import query
 from tidewatch.settings import ROOT, Settings
 from tidewatch.stack.pinot_decoder import CONTRACT_CLASS, JSON_CLASS
 from tidewatch.tables import Column, Table, catalogue
@@ -46,6 +46,12 @@ STAR_TREES: dict[str, list[dict[str, Any]]] = {
         "functionColumnPairs": ["COUNT__*", "MAX__score", "SUM__anomalous", "PERCENTILETDIGEST__score"],
         "maxLeafRecords": 1000,
     }],
+    "flow_1m": [
+        {"dimensionsSplitOrder": ["window_end"], "functionColumnPairs": ["SUM__flows", "SUM__external_bytes_out", "SUM__external_bytes_in"]},
+        # of segments that lie within the time asked for as a whole
+        {"dimensionsSplitOrder": ["device_id"], "functionColumnPairs": ["SUM__external_bytes_out", "SUM__external_bytes_in"]},
+    ],
+    "reading_1m": [{"dimensionsSplitOrder": ["window_end"], "functionColumnPairs": ["SUM__readings", "SUM__missing", "SUM__errors"]}],
 }
 """Star-tree indexes, by table."""
 LEFT_OUT = {"scores": frozenset({"top_observed", "top_expected", "signals", "expected"})}
