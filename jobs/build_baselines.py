@@ -50,6 +50,8 @@ HEAVY = 10.0
 """A quantile beyond a tenth of the windows widens a scale by so much at most: it may be an incident nobody labelled."""
 UNKNOWN = 1e15
 """The scale of a signal that an entity never had, or that says nothing of it: whatever it is, it is no sign."""
+COUNTING = 0.5
+"""Share of an entity's windows without the signal that another is learned with, from which that other is no sign of it."""
 VARIED = 1 / 3
 """Scale over level from which a signal varies so much that logarithms tell more of it: three sigmas reach zero."""
 MAD = 1.4826
@@ -127,6 +129,14 @@ def summarize(entity: Integers, entities: int, hour: Integers, values: Array, en
     return out
 
 
+def learned(entity: Integers, entities: int, values: Array, beside: Array) -> Array:
+    """Values (n,) without those beside which the other signal is missing, and without any of an entity of which these are the most."""
+    there = ~np.isnan(values)
+    alone = there & np.isnan(beside)
+    most = np.bincount(entity[alone], minlength=entities) > COUNTING * np.bincount(entity[there], minlength=entities)
+    return np.where(alone | most[entity], np.nan, values)
+
+
 def of_entities(detector: Detector, frame: pd.DataFrame, from_ms: int | None = None) -> pd.DataFrame:
     """One row an entity: entity, device_id, metric, windows; count, overall, spread (d each), center, shift (24 * d each).
 
@@ -140,6 +150,10 @@ def of_entities(detector: Detector, frame: pd.DataFrame, from_ms: int | None = N
     entity, found = pd.factorize(frame["entity"], sort=True)
     values = scoring.transform(frame[[f"signal_{i}" for i in range(d)]].to_numpy(dtype=np.float64), [s.transform for s in detector.signals])
     values = np.where(burst & (values <= 0), np.nan, values)
+    names = [s.name for s in detector.signals]
+    for i, s in enumerate(detector.signals):
+        if s.learned_with:
+            values[:, i] = learned(entity, len(found), values[:, i], values[:, names.index(s.learned_with)])
     got = summarize(entity, len(found), frame["hour"].to_numpy(dtype=np.int64), values,
                     None if from_ms is None else frame["end_ms"].to_numpy(dtype=np.int64), from_ms or 0)
     first = frame.loc[np.unique(entity, return_index=True)[1]]
@@ -219,7 +233,7 @@ def assemble(detector: Detector, found: pd.DataFrame, inventory: pd.DataFrame) -
             typical = differ = np.full(d, np.nan)
             middle = np.full((24, d), np.nan)
         # what nobody of the kind ever does: none of it is usual
-        middle, wide = np.nan_to_num(middle, nan=0.0), np.fmax(np.sqrt(typical**2 + differ**2), floors)
+        middle, wide = np.nan_to_num(middle, nan=0.0), np.where(np.isnan(typical) & ~burst, UNKNOWN, np.fmax(np.sqrt(typical**2 + differ**2), floors))
         if key[0]:
             of_kind[(str(key[0]), str(key[1]))] = (middle, wide, np.median(shift[members], axis=0), len(members))
         never = identity & (scale[members] <= floors)

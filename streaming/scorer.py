@@ -237,7 +237,9 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
             except ContractError as e:  # trained for other signals than the detector has now, or before it had windows enough
                 if (use_case, found[0], name) not in self._told:
                     self._told.add((use_case, found[0], name))
-                    log.error("model %s/%s: %s; its windows are not scored until a newer version is promoted", use_case, found[0], e)
+                    # a first training of a few hours leaves detectors out that need more
+                    level = logging.ERROR if name in found[1].detectors else logging.WARNING
+                    log.log(level, "model %s/%s: %s; its windows are not scored until a newer version is promoted", use_case, found[0], e)
                 self._unscored.inc(len(at))
                 continue
             there = np.flatnonzero(np.isfinite(score))

@@ -61,7 +61,8 @@ def test_stuck_noisy_and_drifting() -> None:
 def test_a_counter_is_judged_by_its_steps() -> None:
     counter = np.cumsum(100 + np.arange(WINDOWS) % 3.0)
     got = signs(counter)
-    assert np.isnan(got["value_level"]) and got["value_jump"] <= 2 and np.isnan(falls(counter)["rate"])
+    assert np.isnan(got["value_range"]) and got["value_jump"] <= 2 and np.isnan(falls(counter)["rate"])
+    assert got["value_level"] == counter[-1], "a gauge that drifts looks like it: the baseline knows which it is"
     counter[-1] += 5000
     assert signs(counter)["value_jump"] > 4900
 

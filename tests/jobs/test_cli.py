@@ -140,6 +140,29 @@ def test_a_logarithm_is_no_sign_where_the_level_is_steady() -> None:
     assert no_sign == {"steady": {"level_log", "jump_log", "range_log"}, "light": set(), "new": {"level_log", "jump_log", "range_log"}}
 
 
+def test_a_counter_has_no_level_and_a_gauge_keeps_its_own_over_a_drift() -> None:
+    import pandas as pd
+
+    from jobs.build_baselines import UNKNOWN, assemble, of_entities
+
+    d = next(d for d in detectors.all_detectors() if d.name == "corruption")
+    names = [s.name for s in d.signals]
+    rng = np.random.default_rng(1)
+    gauge, counting = 20 + 10 * rng.random(900), np.zeros(900, dtype=bool)
+    gauge[400:500], counting[400:500] = np.arange(100) * 1e3, True
+    parts = []
+    for device, level, counts in (("gauge", gauge, counting), ("counter", np.cumsum(rng.random(900)), np.arange(900) > 30)):
+        signals = np.tile(level[:, None], (1, len(names)))
+        signals[counts, names.index("value_range")] = np.nan
+        parts.append(pd.DataFrame({"entity": f"corruption|{device}|m", "device_id": device, "metric": "m", "end_ms": np.arange(900), "hour": 3,
+                                   **{f"signal_{i}": signals[:, i] for i in range(len(names))}}))
+    inventory = pd.DataFrame({"device_id": ["gauge", "counter", "new"], "kind": ["a", "b", "b"]})
+    made = assemble(d, of_entities(d, pd.concat(parts, ignore_index=True)), inventory).set_index("device_id")
+    level = names.index("value_level")
+    assert made.loc["gauge", "center"][level] == pytest.approx(25, abs=1) and made.loc["gauge", "scale"][level] < 10, "not learned from its drift"
+    assert made.loc["counter", "scale"][level] == UNKNOWN == made.loc["new", "scale"][level], "nor is it borrowed by a new device"
+
+
 def test_a_view_is_taken_over_if_it_counts_its_events() -> None:
     from jobs.incremental import counted, stretches
     from tidewatch import features

@@ -59,7 +59,7 @@ def test_a_detector_has_what_an_analyst_expects(d: detectors.Detector) -> None:
         assert set(e.observed) == set(e.expected) == {s.name for s in d.signals}
     assert d.severity(1.0) == "critical" and d.severity(0.0) == "low" and d.severity(d.threshold) == "medium"
     assert all(s.scale_floor > 0 for s in d.signals)
-    assert {s.varies for s in d.signals} - {""} <= {s.name for s in d.signals}
+    assert {x for s in d.signals for x in (s.varies, s.learned_with)} - {""} <= {s.name for s in d.signals}
 
 
 @pytest.mark.parametrize("t", tables.catalogue().values(), ids=lambda t: t.name)

@@ -49,6 +49,9 @@ class Signal:
     varies: str = ""
     """A signal of the same detector: only where a device's varies by a third of its level does this one count, else it is no
     sign. A logarithm says what the number says where that hardly moves, and what says nothing new dilutes the rest."""
+    learned_with: str = ""
+    """A signal of the same detector: windows in which that one is missing are judged by this one, but not learned from; where they
+    are the most, this one is no sign. So what counts up has no level, and a gauge that suddenly does has left its own."""
 
 
 @dataclass(frozen=True)

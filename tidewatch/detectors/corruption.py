@@ -37,10 +37,11 @@ def signs(h: Mapping[str, Array]) -> Array:
     still = np.where(same.all(axis=1), same.shape[1], np.argmin(same[:, ::-1], axis=1)).astype(float)
     # light, load and traffic vary with their level: in logarithms day and night are measured alike
     logs, log_ends = np.arcsinh(values), np.arcsinh(ends)
+    # what only rises is a counter or drifts: the baseline knows (`learned_with`)
     return np.stack([
-        np.where(counter, np.nan, values[:, -1]), jump(values, ends), noise, np.where(counter, np.nan, wide[:, -1]), trend,
+        h["mean"][:, -1], jump(values, ends), noise, np.where(counter, np.nan, wide[:, -1]), trend,
         np.where(np.isnan(h["mean"][:, -1]), np.nan, still), mean(share[:, -RECENT:]),
-        np.where(counter, np.nan, logs[:, -1]), jump(logs, log_ends), np.where(counter, np.nan, np.arcsinh(high[:, -1]) - np.arcsinh(low[:, -1])),
+        np.arcsinh(h["mean"][:, -1]), jump(logs, log_ends), np.where(counter, np.nan, np.arcsinh(high[:, -1]) - np.arcsinh(low[:, -1])),
     ], axis=1)
 
 
@@ -58,14 +59,14 @@ DETECTOR = Detector(
         ),
     ),
     signals=(
-        Signal("value_level", "", 0, "identity", "", "mean of the values in a minute", 1e-6),
+        Signal("value_level", "", 0, "identity", "", "mean of the values in a minute", 1e-6, learned_with="value_range"),
         Signal("value_jump", "", 1, "identity", "", "largest distance of a value from the medians of the five minutes and the half hour before", 1e-6),
         Signal("value_noise", "", 1, "identity", "", "over ten minutes: mean of the median step from minute to minute and the median span within one", 1e-6),
         Signal("value_range", "", 1, "identity", "", "largest minus smallest value in a minute", 1e-6),
         Signal("value_trend", "", 0, "identity", "", "median of the last ten minutes against that of the twenty before", 1e-6),
         Signal("still_minutes", "", 1, "log1p", "minutes", "minutes in a row without any change", 0.25),
         Signal("missing_share", "", 1, "identity", "", "share of reports without a value, over ten minutes", 0.05),
-        Signal("level_log", "", 0, "identity", "", "logarithm (inverse hyperbolic sine) of the mean of the values in a minute", 1e-6, "value_level"),
+        Signal("level_log", "", 0, "identity", "", "logarithm (inverse hyperbolic sine) of the mean of the values in a minute", 1e-6, "value_level", "value_range"),
         Signal("jump_log", "", 1, "identity", "", "largest distance of a value from those medians, in logarithms: a factor", 1e-6, "value_level"),
         Signal("range_log", "", 1, "identity", "", "largest minus smallest value in a minute, in logarithms: a factor", 1e-6, "value_level"),
     ),
