@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tidewatch import losses, notify, orchestrator, tables
-from tidewatch.errors import ServiceError, TidewatchError
+from tidewatch.errors import TidewatchError
 from tidewatch.events import names as sources
 from tidewatch.pinot import query
 from tidewatch.settings import Settings, current
@@ -86,15 +86,6 @@ def _get(url: str) -> Any:
     r = requests.get(url, timeout=10)
     r.raise_for_status()
     return r.json()
-
-
-def _query(settings: Settings, sql: str) -> list[Any]:
-    """Rows of a query; none, and a warning, where Pinot refuses it: the other figures are measured all the same."""
-    try:
-        return query(settings, sql, timeout=15)
-    except ServiceError as e:
-        log.warning("%s", e)
-        return []
 
 
 class Kafka:
@@ -183,10 +174,19 @@ def stream(settings: Settings) -> Found:
 
 
 def olap(settings: Settings) -> Found:
-    """Pinot: freshness, alerts, champions, rows and consumption."""
+    """Pinot: freshness, alerts, champions, rows and consumption; what is told before it stops answering, or refuses, stays told."""
     from tidewatch.stack import pinot_tables
 
     now = time.time() * 1000
+    for (newest,) in query(settings, "SELECT MAX(window_end) FROM scores"):
+        if isinstance(newest, (int, float)) and newest > 0:
+            yield Measurement("data_age", "", (now - newest) / 1000)
+    for (count,) in query(settings, f"SELECT COUNT(*) FROM alerts WHERE group_id = '' AND suppressed_by = '' AND \"end\" >= {now - 900_000:.0f}"):
+        yield Measurement("open_alerts", "", count)
+    for (count,) in query(settings, f"SELECT COUNT(*) FROM alerts WHERE suppressed_by <> '' AND \"end\" >= {now - 900_000:.0f}"):
+        yield Measurement("suppressed_alerts", "", count)
+    for use_case, since in query(settings, "SELECT use_case, MAX(promoted_at) FROM models GROUP BY use_case"):
+        yield Measurement("champion_age", use_case, (now - since) / 1000)
     for name in pinot_tables.names():
         info = _get(f"{settings.pinot_controller}/tables/{name}/consumingSegmentsInfo").get("_segmentToConsumingInfoMap", {})
         states = [s["consumerState"] for found in info.values() for s in found]
@@ -194,18 +194,16 @@ def olap(settings: Settings) -> Found:
         yield Measurement("pinot_halted", name, len([s for s in states if s != "CONSUMING"]))
         segments = _get(f"{settings.pinot_controller}/segments/{name}")
         yield Measurement("pinot_segments", name, sum(len(v) for d in segments for v in d.values()))
-        for (rows,) in _query(settings, f"SELECT COUNT(*) FROM {name}"):
+        for (rows,) in query(settings, f"SELECT COUNT(*) FROM {name}"):
             yield Measurement("pinot_rows", name, rows)
     yield from duplicates(settings)
-    for (newest,) in _query(settings, "SELECT MAX(window_end) FROM scores"):
-        if isinstance(newest, (int, float)) and newest > 0:
-            yield Measurement("data_age", "", (now - newest) / 1000)
-    for (count,) in _query(settings, f"SELECT COUNT(*) FROM alerts WHERE group_id = '' AND suppressed_by = '' AND \"end\" >= {now - 900_000:.0f}"):
-        yield Measurement("open_alerts", "", count)
-    for (count,) in _query(settings, f"SELECT COUNT(*) FROM alerts WHERE suppressed_by <> '' AND \"end\" >= {now - 900_000:.0f}"):
-        yield Measurement("suppressed_alerts", "", count)
-    for use_case, since in _query(settings, "SELECT use_case, MAX(promoted_at) FROM models GROUP BY use_case"):
-        yield Measurement("champion_age", use_case, (now - since) / 1000)
+
+
+def refreshed(settings: Settings) -> Found:
+    """When the dashboards were refreshed last."""
+    for (at,) in query(settings, "SELECT MAX(value) FROM pipeline WHERE metric = 'dashboards_refreshed'"):
+        if isinstance(at, (int, float)) and at > 0:
+            yield Measurement("dashboards_refreshed", "", at)
 
 
 def duplicates(settings: Settings) -> Found:
@@ -302,9 +300,8 @@ class Observer:
             with contextlib.suppress(BufferError):
                 self.producer.produce("pipeline", json.dumps(m.row(at)).encode(), m.metric.encode())
         self.producer.flush(20)
-        for (refreshed,) in _query(self.settings, "SELECT MAX(value) FROM pipeline WHERE metric = 'dashboards_refreshed'"):
-            if isinstance(refreshed, (int, float)) and refreshed > 0:
-                found.append(Measurement("dashboards_refreshed", "", refreshed))
+        # read from the table that the figures go to: not told to it again
+        found += self._try(refreshed)
         reports = self.settings.state_dir / "reports"
         _write(reports / "metrics.txt", exposition([*found, *(() if self.rounds % SELDOM == 1 else self.sizes)]))
         _write(reports / "state.json", json.dumps({
@@ -321,6 +318,7 @@ class Observer:
 def main() -> None:
     """Measure for ever."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a query of Pinot
     observer = Observer(current())
     while True:
         begin = time.monotonic()

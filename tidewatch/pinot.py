@@ -10,7 +10,7 @@ from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings
 
 
-def query(settings: Settings, sql: str, given: Mapping[str, str] | None = None, *, timeout: float = 30.0) -> list[Any]:
+def query(settings: Settings, sql: str, given: Mapping[str, str] | None = None) -> list[Any]:
     """Rows of a query, with `%(name)s` in it as `given` says; raises ServiceError without Pinot, or with its words if it refuses or answers in part.
 
     A table that has no segment yet has no rows, nor a count of them.
@@ -20,7 +20,7 @@ def query(settings: Settings, sql: str, given: Mapping[str, str] | None = None, 
 
     broker = urlsplit(settings.pinot_broker)
     try:
-        connection = pinotdb.connect(host=broker.hostname, port=broker.port, path="/query/sql", scheme=broker.scheme, timeout=timeout)
+        connection = pinotdb.connect(host=broker.hostname, port=broker.port, path="/query/sql", scheme=broker.scheme, timeout=30)
         try:
             cursor = connection.cursor()
             cursor.execute(sql, given or {})

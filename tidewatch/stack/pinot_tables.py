@@ -185,6 +185,7 @@ def config(table: Table) -> dict[str, Any]:
         c.name for c in cs
         if f"{table.name}.{c.name}" in LONG_TEXTS or c.name == "event_id" or (_is_metric(table, c) and c.type != "int") or (raw and c.name == table.time)
     ]
+    unpacked = added_up(table)
     indexing: dict[str, Any] = {
         "loadMode": "MMAP",
         "nullHandlingEnabled": True,
@@ -208,7 +209,7 @@ def config(table: Table) -> dict[str, Any]:
         # uncompressed, as Pinot leaves metrics, they cost a third of a segment's making: it is packed with gzip. Those that a star-tree
         # reads in its own order would cost many times that: a block is unpacked for each row
         "fieldConfigList": [
-            {"name": n, "encodingType": "RAW", "compressionCodec": "PASS_THROUGH" if n in added_up(table) else "ZSTANDARD"} for n in plain
+            {"name": n, "encodingType": "RAW", "compressionCodec": "PASS_THROUGH" if n in unpacked else "ZSTANDARD"} for n in plain
         ],
     }
     if table.pinot == "upsert":
