@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -113,20 +115,36 @@ def filled(settings: Settings, net: Network, period_ms: int, count: int) -> dict
     return sent
 
 
-def knowledge(settings: Settings, net: Network, valid_from: int) -> None:
-    """Baselines of every device and metric, and a model a use case, on their topics; one entity in a thousand is anomalous."""
-    rng = np.random.default_rng(SEED)
+def baselines(settings: Settings, net: Network, valid_from: int, part: int, parts: int) -> None:
+    """Every `parts`-th baseline of every detector, device and metric, from `part` on, on their topic; one entity in a thousand is anomalous."""
+    rng = np.random.default_rng([SEED, part])
     for d in detectors.all_detectors():
-        rows = []
         expected = np.array([[d.examples[0].expected[s.name] for s in d.signals]])
         hours = np.tile(scoring.transform(expected, [s.transform for s in d.signals])[0], 24)
-        pairs = [(net.names[i], net.metrics.values[m]) for i, m in zip(net.series_device, net.series_metric, strict=True)] if "metric" in view(d.view).keys else [(n, "") for n in net.names]
-        for device, metric in pairs:
-            center = (hours + rng.normal(scale=0.05, size=len(hours))).tolist()  # no two hours alike, for state is measured
-            scale = np.full(len(d.signals), 1e-3 if rng.random() < 0.001 else 1e9).tolist()
-            rows.append({"entity": f"{d.name}|{device}|{metric}", "detector": d.name, "device_id": device, "metric": metric, "kind": "", "source": "device",
-                         "valid_from": valid_from, "windows": 1, "center": center, "scale": scale})
-        publish(settings, tables.BASELINES, rows, "entity", "valid_from")
+
+        def rows(d: detectors.Detector = d, hours: np.ndarray[Any, Any] = hours) -> Iterator[dict[str, Any]]:
+            metrics = ((net.names[i], net.metrics.values[m]) for i, m in zip(net.series_device, net.series_metric, strict=True))
+            pairs = metrics if "metric" in view(d.view).keys else ((n, "") for n in net.names)
+            for device, metric in itertools.islice(pairs, part, None, parts):
+                center = (hours + rng.normal(scale=0.05, size=len(hours))).round(6).tolist()  # no two hours alike, for state is measured
+                scale = [1e-3 if rng.random() < 0.001 else 1e9] * len(d.signals)
+                yield {"entity": f"{d.name}|{device}|{metric}", "detector": d.name, "device_id": device, "metric": metric, "kind": "", "source": "device",
+                       "valid_from": valid_from, "windows": 1, "center": center, "scale": scale}
+
+        publish(settings, tables.BASELINES, rows(), "entity", "valid_from")
+
+
+def knowledge(settings: Settings, net: Network, valid_from: int) -> None:
+    """Baselines of every device and metric, and a model a use case, on their topics."""
+    fork, parts = multiprocessing.get_context("fork"), os.cpu_count() or 1
+    makers = [fork.Process(target=baselines, args=(settings, net, valid_from, i, parts), daemon=True) for i in range(parts)]
+    for m in makers:
+        m.start()
+    for m in makers:
+        m.join()
+        if m.exitcode:
+            raise SystemExit("the baselines could not be made")
+    rng = np.random.default_rng(SEED)
     for use_case in detectors.USE_CASES:
         parts = {}
         for d in detectors.of_use_case(use_case):

@@ -66,8 +66,8 @@ def test_latency_sees_every_kind_of_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.stack
-def test_cardinality_scores_windows(tmp_path: Path) -> None:
-    row = quick("cardinality", tmp_path)["rows"][0]
+def test_cardinality_scores_windows_with_state_on_disk(tmp_path: Path) -> None:
+    row = quick("cardinality", tmp_path, "--backend", "rocksdb")["rows"][0]
     assert row["devices"] == 500 and row["scored"] >= 500 and row["checkpoint"]["bytes"] > 0
 
 

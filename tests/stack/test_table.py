@@ -82,6 +82,9 @@ def test_flinks_worker_grows_with_the_settings(tmp_path: Path) -> None:
     assert {"-Xmx6272m", f"taskmanager.memory.task.heap.size={6144 * 2**20}b", "taskmanager.cpu.cores=6.0"} <= set(large.command)
     assert any("taskmanager.numberOfTaskSlots: 6\n" in text for text in large.files.values())
     assert large.memory_mb - small.memory_mb == 6144 - 1536
+    disk = table(load(state_dir=tmp_path, stream={"state_backend": "rocksdb", "rocksdb_mb": 2048}))["flink_taskmanager"]
+    assert disk.memory_mb - small.memory_mb == 2048 and "-Xmx1664m" in disk.command, "beside the heap"
+    assert any('memory.fixed-per-tm: "2048m"\n' in text for text in disk.files.values())
 
 
 def test_a_percent_sign_survives_and_a_quotation_mark_is_refused(settings: Settings) -> None:

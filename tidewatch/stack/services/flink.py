@@ -31,6 +31,8 @@ class Memory:
     """Python workers live here."""
     metaspace: int = 384
     overhead: int = 256
+    rocksdb: int = 0
+    """Blocks and write buffers of a state on disk, in native memory that Flink does not count."""
 
     @property
     def total(self) -> int:
@@ -110,6 +112,8 @@ def configuration(settings: Settings) -> dict[str, object]:
         # how old the figures of the web page and of `stream status` may be
         "metrics.fetcher.update-interval": 2000,
         "io.tmp.dirs": str(data / "tmp"),
+        # all slots share it: of a slot's share of managed memory, which Python and windows claim too, some 50 MB would be left
+        "state.backend.rocksdb.memory.fixed-per-tm": f"{settings.stream.rocksdb_mb}m",
         "parallelism.default": settings.stream.parallelism,
         "high-availability.type": "zookeeper",
         "high-availability.storageDir": (data / "ha").as_uri(),
@@ -138,8 +142,14 @@ def configuration(settings: Settings) -> dict[str, object]:
     }
 
 
+def memory(settings: Settings) -> Memory:
+    """What the settings ask for."""
+    stream = settings.stream
+    return Memory(stream.task_heap_mb, rocksdb=stream.rocksdb_mb if stream.state_backend == "rocksdb" else 0)
+
+
 def services(settings: Settings) -> tuple[Service, ...]:
-    conf, memory = conf_dir(settings), Memory(settings.stream.task_heap_mb)
+    conf, worker = conf_dir(settings), memory(settings)
     jars = str(settings.state_dir / "jars" / "flink_lib" / "*")
     # JSON is YAML
     yaml = "".join(f"{k}: {json.dumps(v)}\n" for k, v in configuration(settings).items())
@@ -156,8 +166,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
 
     jm, jm_files = row("flink_jobmanager", ("-Xms448m", "-Xmx448m", "-XX:MaxMetaspaceSize=256m", "-XX:TieredStopAtLevel=1"),
                        "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint", ())
-    tm, tm_files = row("flink_taskmanager", memory.java(), "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
-                       ("-D", "taskmanager.resource-id=tidewatch", "-D", f"taskmanager.cpu.cores={slots(settings)}.0", *memory.flink()))
+    tm, tm_files = row("flink_taskmanager", worker.java(), "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+                       ("-D", "taskmanager.resource-id=tidewatch", "-D", f"taskmanager.cpu.cores={slots(settings)}.0", *worker.flink()))
     return (
         Service(
             name="flink_jobmanager",
@@ -176,7 +186,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             name="flink_taskmanager",
             doc="the stream's worker",
             command=tm,
-            memory_mb=memory.total,
+            memory_mb=worker.total,
             ready=lambda s: probe.document(f"http://127.0.0.1:{s.ports.flink_rest}/overview")["taskmanagers"] > 0,
             # Kafka stops after it, so that the job ends its last transactions
             needs=("flink_jobmanager", "kafka"),
