@@ -48,7 +48,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         state = r["checkpoint"]
         table.add_row(
-            f"{r['devices']:,}", r["state_backend"], str(r["task_heap_mb"]), str(r["rocksdb_mb"]) if r["state_backend"] == "rocksdb" else "", f"{r['events/s']:,.0f}", f"{sum(r['cpu'].values()):.1f}", f"{r['scored']:,}",
+            f"{r['devices']:,}", r["state_backend"], str(r["task_heap_mb"]), str(r["rocksdb_mb"]) if r["state_backend"] == "rocksdb" else "",
+            f"{r['events/s']:,.0f}", f"{sum(r['cpu'].values()):.1f}", f"{r['scored']:,}",
             f"{r['scored'] / r['wall s']:,.0f}", f"{state['bytes'] / 1e6:,.0f}", f"{state['bytes'] / 1e3 / r['devices']:.1f}", f"{state['longest s']:.1f}",
             f"{sum(r['peak MB'].values()):,.0f}",
         )

@@ -115,35 +115,36 @@ def filled(settings: Settings, net: Network, period_ms: int, count: int) -> dict
     return sent
 
 
-def baselines(settings: Settings, net: Network, valid_from: int, part: int, parts: int) -> None:
-    """Every `parts`-th baseline of every detector, device and metric, from `part` on, on their topic; one entity in a thousand is anomalous."""
-    rng = np.random.default_rng([SEED, part])
+def baselines(d: detectors.Detector, net: Network, valid_from: int, rng: np.random.Generator, share: slice) -> Iterator[dict[str, Any]]:
+    """A share of a detector's baselines, of every device and metric; one entity in a thousand is anomalous."""
+    expected = np.array([[d.examples[0].expected[s.name] for s in d.signals]])
+    hours = np.tile(scoring.transform(expected, [s.transform for s in d.signals])[0], 24)
+    metrics = ((net.names[i], net.metrics.values[m]) for i, m in zip(net.series_device, net.series_metric, strict=True))
+    pairs = metrics if "metric" in view(d.view).keys else ((n, "") for n in net.names)
+    for device, metric in itertools.islice(pairs, share.start, share.stop, share.step):
+        center = (hours + rng.normal(scale=0.05, size=len(hours))).round(6).tolist()  # no two hours alike, for state is measured
+        scale = [1e-3 if rng.random() < 0.001 else 1e9] * len(d.signals)
+        yield {"entity": f"{d.name}|{device}|{metric}", "detector": d.name, "device_id": device, "metric": metric, "kind": "", "source": "device",
+               "valid_from": valid_from, "windows": 1, "center": center, "scale": scale}
+
+
+def publish_baselines(settings: Settings, net: Network, valid_from: int, share: slice) -> None:
+    """Every detector's, to their topic."""
+    rng = np.random.default_rng([SEED, share.start])
     for d in detectors.all_detectors():
-        expected = np.array([[d.examples[0].expected[s.name] for s in d.signals]])
-        hours = np.tile(scoring.transform(expected, [s.transform for s in d.signals])[0], 24)
-
-        def rows(d: detectors.Detector = d, hours: np.ndarray[Any, Any] = hours) -> Iterator[dict[str, Any]]:
-            metrics = ((net.names[i], net.metrics.values[m]) for i, m in zip(net.series_device, net.series_metric, strict=True))
-            pairs = metrics if "metric" in view(d.view).keys else ((n, "") for n in net.names)
-            for device, metric in itertools.islice(pairs, part, None, parts):
-                center = (hours + rng.normal(scale=0.05, size=len(hours))).round(6).tolist()  # no two hours alike, for state is measured
-                scale = [1e-3 if rng.random() < 0.001 else 1e9] * len(d.signals)
-                yield {"entity": f"{d.name}|{device}|{metric}", "detector": d.name, "device_id": device, "metric": metric, "kind": "", "source": "device",
-                       "valid_from": valid_from, "windows": 1, "center": center, "scale": scale}
-
-        publish(settings, tables.BASELINES, rows(), "entity", "valid_from")
+        publish(settings, tables.BASELINES, baselines(d, net, valid_from, rng, share), "entity", "valid_from")
 
 
 def knowledge(settings: Settings, net: Network, valid_from: int) -> None:
-    """Baselines of every device and metric, and a model a use case, on their topics."""
-    fork, parts = multiprocessing.get_context("fork"), os.cpu_count() or 1
-    makers = [fork.Process(target=baselines, args=(settings, net, valid_from, i, parts), daemon=True) for i in range(parts)]
+    """Baselines of every device and metric, made by as many processes as there are cores, and a model a use case, on their topics."""
+    fork, cores = multiprocessing.get_context("fork"), os.cpu_count() or 1
+    makers = [fork.Process(target=publish_baselines, args=(settings, net, valid_from, slice(i, None, cores)), daemon=True) for i in range(cores)]
     for m in makers:
         m.start()
     for m in makers:
         m.join()
-        if m.exitcode:
-            raise SystemExit("the baselines could not be made")
+    if any(m.exitcode for m in makers):
+        raise SystemExit("the baselines could not be made")
     rng = np.random.default_rng(SEED)
     for use_case in detectors.USE_CASES:
         parts = {}

@@ -214,7 +214,7 @@ def configuration(settings: Settings, resume: str = "") -> dict[str, str]:
         "execution.checkpointing.dir": (data / "checkpoints").as_uri(),
         "execution.checkpointing.savepoint-dir": (data / "savepoints").as_uri(),
         "state.backend.type": s.state_backend,
-        # but the local worker's `stream.rocksdb_mb`, which all slots share
+        # of the local worker no managed memory, but `stream.rocksdb_mb`, which all slots share
         "state.backend.rocksdb.memory.managed": str(bool(settings.external.flink_rest)).lower(),
         # each window and most baselines are asked for before they are there
         "state.backend.rocksdb.use-bloom-filter": "true",

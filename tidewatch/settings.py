@@ -154,7 +154,7 @@ class Stream(_Frozen):
     parallelism: int = Field(2, ge=1)
     task_heap_mb: int = Field(1536, ge=512, description="the local worker's heap for state and open windows: more for more devices (docs/sizing.md)")
     checkpoint_interval: timedelta = timedelta(seconds=10)
-    state_backend: Literal["hashmap", "rocksdb"] = Field("hashmap", description="where the stream keeps its state: on the heap, or on disk, slower, for more devices than fit (docs/sizing.md)")
+    state_backend: Literal["hashmap", "rocksdb"] = Field("hashmap", description="where the stream keeps its state: on the heap, or on disk for more devices than fit there (docs/sizing.md)")
     rocksdb_mb: int = Field(512, ge=64, description="the local worker's memory for rocksdb's blocks and write buffers, beside its heap")
     lateness: timedelta = Field(timedelta(seconds=5), description="how long a window waits for late events")
     idle_timeout: timedelta = Field(timedelta(minutes=2), description="a source partition without events for so long stops holding time back; too short, and a slow start makes events late")

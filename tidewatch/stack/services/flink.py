@@ -142,14 +142,9 @@ def configuration(settings: Settings) -> dict[str, object]:
     }
 
 
-def memory(settings: Settings) -> Memory:
-    """What the settings ask for."""
-    stream = settings.stream
-    return Memory(stream.task_heap_mb, rocksdb=stream.rocksdb_mb if stream.state_backend == "rocksdb" else 0)
-
-
 def services(settings: Settings) -> tuple[Service, ...]:
-    conf, worker = conf_dir(settings), memory(settings)
+    conf, stream = conf_dir(settings), settings.stream
+    memory = Memory(stream.task_heap_mb, rocksdb=stream.rocksdb_mb if stream.state_backend == "rocksdb" else 0)
     jars = str(settings.state_dir / "jars" / "flink_lib" / "*")
     # JSON is YAML
     yaml = "".join(f"{k}: {json.dumps(v)}\n" for k, v in configuration(settings).items())
@@ -166,8 +161,8 @@ def services(settings: Settings) -> tuple[Service, ...]:
 
     jm, jm_files = row("flink_jobmanager", ("-Xms448m", "-Xmx448m", "-XX:MaxMetaspaceSize=256m", "-XX:TieredStopAtLevel=1"),
                        "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint", ())
-    tm, tm_files = row("flink_taskmanager", worker.java(), "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
-                       ("-D", "taskmanager.resource-id=tidewatch", "-D", f"taskmanager.cpu.cores={slots(settings)}.0", *worker.flink()))
+    tm, tm_files = row("flink_taskmanager", memory.java(), "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+                       ("-D", "taskmanager.resource-id=tidewatch", "-D", f"taskmanager.cpu.cores={slots(settings)}.0", *memory.flink()))
     return (
         Service(
             name="flink_jobmanager",
@@ -186,7 +181,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             name="flink_taskmanager",
             doc="the stream's worker",
             command=tm,
-            memory_mb=worker.total,
+            memory_mb=memory.total,
             ready=lambda s: probe.document(f"http://127.0.0.1:{s.ports.flink_rest}/overview")["taskmanagers"] > 0,
             # Kafka stops after it, so that the job ends its last transactions
             needs=("flink_jobmanager", "kafka"),
