@@ -89,7 +89,7 @@ def prepare(folder: Path) -> Any:
     for name, sql in job.views_sql(load()):
         if name in ("told", "matched"):
             te.create_temporary_view(name, te.sql_query(sql))
-    te.execute_sql("CREATE TABLE `nowhere` (`detector` STRING, `inputs` ARRAY<DOUBLE>, `center` ARRAY<DOUBLE>, `scale` ARRAY<DOUBLE>) WITH ('connector'='blackhole')")
+    te.execute_sql("CREATE TABLE `nowhere` (`detector` STRING, `inputs` BYTES, `center` BYTES, `scale` BYTES) WITH ('connector'='blackhole')")
     return te
 
 

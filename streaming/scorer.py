@@ -189,15 +189,21 @@ def _objects(values: Iterable[Any]) -> np.ndarray:
     return np.fromiter(values, dtype=object)
 
 
-def _flat(values: pd.Series, kind: Any) -> np.ndarray:
+def _texts(values: pd.Series) -> np.ndarray:
     """The elements of all rows' arrays."""
-    return np.concatenate(values.to_list()).astype(kind, copy=False) if len(values) else np.zeros(0, dtype=kind)
+    return np.concatenate(values.to_list()).astype(object, copy=False)
+
+
+def _numbers(values: pd.Series) -> np.ndarray:
+    """The elements of all rows' arrays, which are packed (Match.java)."""
+    return np.frombuffer(b"".join(values), dtype="<f8")
 
 
 class Scorer(ScalarFunction):  # type: ignore[misc]
     """`tidewatch_score(use_case, detector, version, uri, shadow_version, shadow_uri, metric, inputs, source, center, scale)`, vectorized.
 
-    The last five are arrays over the metrics of the device: one element each, what `Handed.read` reads, and d numbers each.
+    The last five are arrays over the metrics of the device: one element each, what `Handed.read` reads, and d numbers each;
+    those of numbers are packed as doubles, little-endian.
     `shadow_…` are '' where no challenger scores beside the champion.
     """
 
@@ -226,8 +232,8 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
                 continue
             (hands, detector), part = self._handed[name], frame.iloc[at]
             group = np.repeat(np.arange(len(at)), part["metric"].map(len))
-            metric, source = _flat(part["metric"], object), _flat(part["source"], object)
-            inputs, center, scale = (_flat(part[n], np.float64) for n in ("inputs", "center", "scale"))
+            metric, source = _texts(part["metric"]), _texts(part["source"])
+            inputs, center, scale = (_numbers(part[n]) for n in ("inputs", "center", "scale"))
             center, scale = (x.reshape(len(group), len(detector.signals)) for x in (center, scale))
             observed = hands.observe(detector, hands.read(inputs))
             try:

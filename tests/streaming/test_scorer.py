@@ -76,6 +76,11 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before(served: tuple[Pat
     assert models.get("lie", "3", f"{address}/3.json") is None
 
 
+def packed(numbers: Any) -> bytes:
+    """As Match.java hands them over."""
+    return np.asarray(numbers, dtype="<f8").tobytes()
+
+
 def context(lost: list[int]) -> Any:
     """What the scorer is opened with; `lost` gets the numbers of windows that stay unscored."""
     return types.SimpleNamespace(get_metric_group=lambda: types.SimpleNamespace(counter=lambda _: types.SimpleNamespace(inc=lost.append)))
@@ -151,7 +156,7 @@ def test_windows_are_scored_in_their_places(served: tuple[Path, str], tmp_path: 
         ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["c"], [np.nan] * size, ["device"], [0.0] * d, [1.0] * d),
         ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["d"], window(usual), ["device"], [0.0] * d, [1.0] * d),
     ]
-    got = f.eval(*(pd.Series([np.array(x) if isinstance(x, list) else x for x in column]) for column in zip(*rows, strict=True)))
+    got = f.eval(*(pd.Series([*column]) for column in zip(*((*r[:7], packed(r[7]), r[8], packed(r[9]), packed(r[10])) for r in rows), strict=True)))
     assert list(got.columns) == [n for n, _ in scorer.RESULT] and lost == [1]
     assert got["score"].isna().tolist() == [False, False, True, True, False]
     assert got["metric"].tolist() == ["", "b", None, None, "d"] and got["baseline"].tolist() == ["global", "kind", None, None, "device"]
@@ -173,9 +178,9 @@ def test_a_shadow_scores_beside_and_changes_nothing_else(served: tuple[Path, str
     def rows(shadow: str) -> pd.DataFrame:
         uri = f"{address}/{shadow}.json" if shadow else ""
         windows = [dict(zip(wanted(LEAK), x, strict=True)) for x in ([1e9, 3.0, 1000.0, 2e4], [4e4, 1.0, 1.0, 2e4])]
-        inputs = [np.array([0.0, *(w.get(sql, 0.0) for sql in hands.inputs)]) for w in windows]
+        inputs = [packed([0.0, *(w.get(sql, 0.0) for sql in hands.inputs)]) for w in windows]
         columns = [[x, x] for x in ("leak", LEAK.name, "1", f"{address}/1.json", shadow, uri, [""])]
-        return f.eval(*map(pd.Series, [*columns, inputs, [["device"]] * 2, [center] * 2, [np.full(4, 0.5)] * 2]))
+        return f.eval(*map(pd.Series, [*columns, inputs, [["device"]] * 2, [packed(center)] * 2, [packed(np.full(4, 0.5))] * 2]))
 
     alone = rows("")
     assert alone["score"].notna().all() and alone[["shadow_version", "shadow_score", "shadow_anomalous"]].isna().all(axis=None)

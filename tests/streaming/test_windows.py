@@ -131,12 +131,12 @@ def rows(flink: Any) -> Rows:
     # arrays as text: PyFlink cannot collect one with nulls
     texts, numbers = ("model", "metric", "source"), ("inputs", "center", "scale")
     columns = ("detector", "device_id", "window_end_ms", *texts, *numbers)
-    sql = ", ".join(f"CAST(`{c}` AS STRING)" if c in (*texts, *numbers) else f"`{c}`" for c in columns)
+    sql = ", ".join(f"CAST(`{c}` AS STRING)" if c in texts else f"`{c}`" for c in columns)
     with flink.execute_sql(f"SELECT {sql} FROM `matched`").collect() as answer:
         made = [dict(zip(columns, r, strict=True)) for r in answer]
     for r in made:
         r |= {c: [None if x == "NULL" else x for x in r[c][1:-1].split(", ")] for c in texts}
-        r |= {c: [float(x) for x in r[c][1:-1].split(", ")] for c in numbers}
+        r |= {c: np.frombuffer(r[c], dtype="<f8").tolist() for c in numbers}
     keyed = {(r["detector"], r["device_id"], (r["window_end_ms"] - T0) // MINUTE - 1): r for r in made}
     assert len(keyed) == len(made)
     return keyed
@@ -221,7 +221,7 @@ def test_they_are_scored_in_a_python_worker_as_they_are_here(flink: Any, rows: R
     here = Scorer(str(tmp_path))
     here.open(context([]))
     kinds = {d.name: d.use_case for d in all_detectors()}
-    columns = [[kinds[k[0]], k[0], *r["model"], *(np.array(r[c]) for c in ("metric", "inputs", "source", "center", "scale"))] for k, r in rows.items()]
+    columns = [[kinds[k[0]], k[0], *r["model"], *(np.array(r[c]) if c in ("metric", "source") else np.array(r[c]).tobytes() for c in ("metric", "inputs", "source", "center", "scale"))] for k, r in rows.items()]
     want = here.eval(*(pd.Series(list(c)) for c in zip(*columns, strict=True)))
     want = {k: w for k, w in zip(rows, want.to_dict("records"), strict=True) if w["score"] is not None}
     numbers, others = ("score", "usual_low", "shadow_score"), ("metric", "anomalous", "model_version", "baseline", "severity", "reason", "shadow_version")

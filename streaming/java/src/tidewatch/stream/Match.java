@@ -1,6 +1,10 @@
 package tidewatch.stream;
 
-/** What a detector gets to score a window of a device; arrays have so many elements a metric, one metric after the other. */
+/**
+ * What a detector gets to score a window of a device; arrays have so many elements a metric, one metric after the other. Those
+ * of numbers are bytes, eight a number, the lowest first: Python's workers take them as they are, and element by element they
+ * cost more than all else that is handed over.
+ */
 public class Match {
     public String use_case;
     public String detector;
@@ -11,10 +15,10 @@ public class Match {
     /** The metrics; one that is empty for a view without. */
     public String[] metric;
     /** Of each metric the ends of the windows, then each input of them, oldest first; NaN where there is none. */
-    public double[] inputs;
+    public byte[] inputs;
     /** Whose baseline it is, null where there is none. */
     public String[] source;
     /** The baseline at the window's hour, a number a signal; NaN where there is none. */
-    public double[] center;
-    public double[] scale;
+    public byte[] center;
+    public byte[] scale;
 }

@@ -1,5 +1,7 @@
 package tidewatch.stream;
 
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -116,7 +118,7 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
         }
         Map<String, Fact> models = new HashMap<>();
         for (List<Window> metrics : together.values()) {
-            double[] inputs = seen(metrics, rings);
+            byte[] inputs = bytes(seen(metrics, rings));
             for (String detector : metrics.get(0).detectors) {
                 String[] parts = detector.split("\\|");
                 if (!models.containsKey(parts[0])) {
@@ -175,7 +177,7 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
     }
 
     private void tell(
-            List<Window> metrics, String useCase, String detector, int signals, Fact model, double[] inputs, MapView<String, byte[]> known)
+            List<Window> metrics, String useCase, String detector, int signals, Fact model, byte[] inputs, MapView<String, byte[]> known)
             throws Exception {
         Window first = metrics.get(0);
         int n = metrics.size();
@@ -189,18 +191,26 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
         match.metric = new String[n];
         match.inputs = inputs;
         match.source = new String[n];
-        match.center = new double[n * signals];
-        match.scale = new double[n * signals];
-        Arrays.fill(match.center, Double.NaN);
-        Arrays.fill(match.scale, Double.NaN);
+        double[] center = new double[n * signals];
+        double[] scale = new double[n * signals];
+        Arrays.fill(center, Double.NaN);
+        Arrays.fill(scale, Double.NaN);
         int hour = (int) Math.floorMod(Math.floorDiv(first.end, HOUR), 24L);
         for (int i = 0; i < n; i++) {
             match.metric[i] = metrics.get(i).metric;
             Fact baseline = held(known, detector + "|" + first.deviceId + "|" + match.metric[i]);
-            if (baseline != null && baseline.unpack(hour, signals, match.center, match.scale, i * signals)) {
+            if (baseline != null && baseline.unpack(hour, signals, center, scale, i * signals)) {
                 match.source[i] = baseline.texts[0];
             }
         }
+        match.center = bytes(center);
+        match.scale = bytes(scale);
         collect(match);
+    }
+
+    private static byte[] bytes(double[] numbers) {
+        byte[] made = new byte[numbers.length * Double.BYTES];
+        ByteBuffer.wrap(made).order(ByteOrder.LITTLE_ENDIAN).asDoubleBuffer().put(numbers);
+        return made;
     }
 }
