@@ -39,8 +39,7 @@ def services(settings: Settings) -> tuple[Service, ...]:
             after=_tables,
             # it closes its consumers one after the other, seconds each; killed, it reads their rows again from Kafka
             stop_seconds=20,
-            # its consumers take the cores from the scores of a minute that just closed; at 19 a worker that compiled left them half a minute behind
-            nice=10,
+            nice=5,
             url=lambda s: s.pinot_controller,
         ),
     )
