@@ -143,20 +143,20 @@ def test_windows_are_scored_in_their_places(served: tuple[Path, str], tmp_path: 
     (hands, _), rng = f._handed["corruption"], np.random.default_rng(1)
     size, d = (1 + len(hands.inputs)) * hands.lookback, len(lie.signals)
 
-    def window(values: np.ndarray) -> list[float]:
-        return np.concatenate([60_000.0 * np.arange(hands.lookback), values.ravel()]).tolist()
+    def window(values: np.ndarray) -> bytes:
+        return packed(np.concatenate([60_000.0 * np.arange(hands.lookback), values.ravel()]))
 
     usual, odd = rng.normal(size=(len(hands.inputs), hands.lookback)), rng.normal(size=(len(hands.inputs), hands.lookback))
     odd[:, -1] = 1e6
-    alone = [0.0, *([0.0] * len(f._handed[LEAK.name][0].inputs))]
+    alone, unknown, zero, one = packed(np.zeros(1 + len(f._handed[LEAK.name][0].inputs))), packed([np.nan] * 4), packed(np.zeros(d)), packed(np.ones(d))
     rows = [
-        ("leak", LEAK.name, "1", f"{address}/leak.json", "", "", [""], alone, [None], [np.nan] * 4, [np.nan] * 4),
-        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["a", "b"], window(usual) + window(odd), [None, "kind"], [0.0] * 2 * d, [1.0] * 2 * d),
-        ("silent", "flood", "1", f"{address}/none.json", "", "", [""], alone, [None], [np.nan] * 4, [np.nan] * 4),
-        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["c"], [np.nan] * size, ["device"], [0.0] * d, [1.0] * d),
-        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["d"], window(usual), ["device"], [0.0] * d, [1.0] * d),
+        ("leak", LEAK.name, "1", f"{address}/leak.json", "", "", [""], alone, [None], unknown, unknown),
+        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["a", "b"], window(usual) + window(odd), [None, "kind"], zero + zero, one + one),
+        ("silent", "flood", "1", f"{address}/none.json", "", "", [""], alone, [None], unknown, unknown),
+        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["c"], packed([np.nan] * size), ["device"], zero, one),
+        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["d"], window(usual), ["device"], zero, one),
     ]
-    got = f.eval(*(pd.Series([*column]) for column in zip(*((*r[:7], packed(r[7]), r[8], packed(r[9]), packed(r[10])) for r in rows), strict=True)))
+    got = f.eval(*(pd.Series(list(column)) for column in zip(*rows, strict=True)))
     assert list(got.columns) == [n for n, _ in scorer.RESULT] and lost == [1]
     assert got["score"].isna().tolist() == [False, False, True, True, False]
     assert got["metric"].tolist() == ["", "b", None, None, "d"] and got["baseline"].tolist() == ["global", "kind", None, None, "device"]

@@ -216,12 +216,12 @@ def test_the_baseline_is_that_of_the_time_and_hour(rows: Rows) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_they_are_scored_in_a_python_worker_as_they_are_here(flink: Any, rows: Rows, tmp_path: Path) -> None:
     from streaming.scorer import Scorer
-    from tests.streaming.test_scorer import context
+    from tests.streaming.test_scorer import context, packed
 
     here = Scorer(str(tmp_path))
     here.open(context([]))
     kinds = {d.name: d.use_case for d in all_detectors()}
-    columns = [[kinds[k[0]], k[0], *r["model"], *(np.array(r[c]) if c in ("metric", "source") else np.array(r[c]).tobytes() for c in ("metric", "inputs", "source", "center", "scale"))] for k, r in rows.items()]
+    columns = [[kinds[k[0]], k[0], *r["model"], r["metric"], packed(r["inputs"]), r["source"], packed(r["center"]), packed(r["scale"])] for k, r in rows.items()]
     want = here.eval(*(pd.Series(list(c)) for c in zip(*columns, strict=True)))
     want = {k: w for k, w in zip(rows, want.to_dict("records"), strict=True) if w["score"] is not None}
     numbers, others = ("score", "usual_low", "shadow_score"), ("metric", "anomalous", "model_version", "baseline", "severity", "reason", "shadow_version")
