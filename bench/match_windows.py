@@ -89,7 +89,7 @@ def prepare(folder: Path) -> Any:
     for name, sql in job.views_sql(load()):
         if name in ("told", "matched"):
             te.create_temporary_view(name, te.sql_query(sql))
-    te.execute_sql("CREATE TABLE `nowhere` (`detector` STRING, `inputs` BYTES, `center` BYTES, `scale` BYTES) WITH ('connector'='blackhole')")
+    te.execute_sql("CREATE TABLE `nowhere` (`detector` STRING, `asked` STRING, `inputs` BYTES, `source` STRING, `baseline` BYTES) WITH ('connector'='blackhole')")
     return te
 
 
@@ -118,7 +118,7 @@ def main() -> None:
         stop, found, begin = threading.Event(), [0], time.monotonic()
         watch = threading.Thread(target=largest, args=(folder, stop, found))
         watch.start()
-        te.execute_sql("INSERT INTO `nowhere` SELECT `detector`, `inputs`, `center`, `scale` FROM `matched`").wait()
+        te.execute_sql("INSERT INTO `nowhere` SELECT `detector`, `asked`, `inputs`, `source`, `baseline` FROM `matched`").wait()
         stop.set()
         watch.join()
         cpu = jvm_seconds()

@@ -44,7 +44,7 @@ WORKER = "pyflink.fn_execution.beam.beam_boot"
 """The module that Flink starts a Python worker with."""
 
 RESULT = (
-    ("metric", DataTypes.STRING()),
+    ("place", DataTypes.INT()),
     ("score", DataTypes.DOUBLE()),
     ("anomalous", DataTypes.BOOLEAN()),
     ("model_version", DataTypes.STRING()),
@@ -124,11 +124,10 @@ def _number(x: float, unit: str) -> str:
     return f"{text} {unit}".strip()
 
 
-def reason(detector: Detector, metric: str, signal: Signal, observed: float, expected: float, baseline: str) -> str:
+def reason(signal: Signal, observed: float, expected: float, baseline: str) -> str:
     """Why a window is anomalous, in words: the heaviest signal, observed and expected."""
     whose = {"device": "for this device at this hour", "kind": "for devices of its kind", "global": "for all devices"}[baseline]
-    what = f"{metric}: {signal.doc}" if metric else signal.doc
-    return f"{what}: {_number(observed, signal.unit)}, expected {_number(expected, signal.unit)} {whose}"
+    return f"{signal.doc}: {_number(observed, signal.unit)}, expected {_number(expected, signal.unit)} {whose}"
 
 
 def shortened(x: np.ndarray) -> np.ndarray:
@@ -144,16 +143,17 @@ def shortened(x: np.ndarray) -> np.ndarray:
 
 
 def explain(
-    detector: Detector, version: str, threshold: float, score: np.ndarray, rows: np.ndarray, metric: np.ndarray, source: np.ndarray,
+    detector: Detector, version: str, threshold: float, score: np.ndarray, rows: np.ndarray, place: np.ndarray, of_kind: np.ndarray,
     scored: scoring.Scored, observed: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """The columns of RESULT of n windows, but for the shadow's.
 
-    `rows` (n,): of each window the row of `scored` whose metric weighs most, and whose `metric` and `source` these are.
+    `rows` (n,): of each window the row of `scored` whose metric weighs most, which is in this `place` among the device's metrics, counted from 1;
+    `of_kind` (n,): whether its baseline is the kind's.
     """
     share, seen, expected, usual = (shortened(x) for x in (np.nan_to_num(scored.share[rows]), observed[rows], scored.expected[rows], scored.usual[rows]))
     baseline = np.array(scored.baseline, dtype=object)[rows]
-    baseline[(baseline == "device") & (source == "kind")] = "kind"
+    baseline[(baseline == "device") & of_kind] = "kind"
     # what was not observed, or has no baseline, is no reason (Pinot would drop its null, and the lists would no longer be alike)
     known = np.isfinite(seen + expected)
     top = np.lexsort((-share, ~known), axis=1)[:, :TOP]
@@ -173,10 +173,10 @@ def explain(
     why = np.full(len(rows), "", dtype=object)
     for i in np.flatnonzero(anomalous):
         k = top[i, 0]
-        why[i] = reason(detector, metric[i], detector.signals[k], seen[i, k], expected[i, k], baseline[i])
+        why[i] = reason(detector.signals[k], seen[i, k], expected[i, k], baseline[i])
     same = {"model_version": f"{detector.use_case}/{version}", "technique": detector.technique, "title": detector.title}
     return {
-        "metric": metric, "score": score, "anomalous": anomalous, "baseline": baseline,
+        "place": place, "score": score, "anomalous": anomalous, "baseline": baseline,
         "top_signals": heaviest(np.broadcast_to(names, seen.shape)), "top_observed": heaviest(seen), "top_expected": heaviest(expected),
         "top_shares": heaviest(share), "signals": _objects(seen), "expected": _objects(expected),
         "usual_low": usual[:, 0], "usual_high": usual[:, 1],
@@ -189,22 +189,16 @@ def _objects(values: Iterable[Any]) -> np.ndarray:
     return np.fromiter(values, dtype=object)
 
 
-def _texts(values: pd.Series) -> np.ndarray:
-    """The elements of all rows' arrays."""
-    return np.concatenate(values.to_list()).astype(object, copy=False)
-
-
-def _numbers(values: pd.Series) -> np.ndarray:
-    """The elements of all rows' arrays, which are packed (Match.java)."""
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """The numbers of all rows, which are packed (Match.java)."""
     return np.frombuffer(b"".join(values), dtype="<f8")
 
 
 class Scorer(ScalarFunction):  # type: ignore[misc]
-    """`tidewatch_score(use_case, detector, version, uri, shadow_version, shadow_uri, metric, inputs, source, center, scale)`, vectorized.
+    """`tidewatch_score(asked, inputs, source, baseline)`, vectorized: of each row what Match.java says of them; what it gives is RESULT.
 
-    The last five are arrays over the metrics of the device: one element each, what `Handed.read` reads, and d numbers each;
-    those of numbers are packed as doubles, little-endian.
-    `shadow_…` are '' where no challenger scores beside the champion.
+    The rows of one window come one after the other, and its inputs with the first of them alone; so each row goes through here in the
+    order that Java made them in, which is that of the operators' chain.
     """
 
     def __init__(self, cache: str) -> None:
@@ -219,23 +213,24 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
         self._models = Models(Path(self._cache))
         self._handed = {d.name: (h, d) for h in handed() for d in h.detectors}
         self._told: set[tuple[str, str, str]] = set()
+        self._newest = b""
         self._unscored = function_context.get_metric_group().counter("unscored_windows")
 
-    def eval(self, *columns: pd.Series) -> pd.DataFrame:
-        names = ("use_case", "detector", "version", "uri", "shadow_version", "shadow_uri", "metric", "inputs", "source", "center", "scale")
-        frame = pd.DataFrame(dict(zip(names, columns, strict=True)))
-        results = {n: np.full(len(frame), None, dtype=object) for n, _ in RESULT}
-        for (use_case, name, version, uri, shadow, shadow_uri), at in frame.groupby(list(names[:6])).indices.items():
+    def eval(self, asked: pd.Series, inputs: pd.Series, source: pd.Series, baseline: pd.Series) -> pd.DataFrame:
+        results = {n: np.full(len(asked), None, dtype=object) for n, _ in RESULT}
+        given, sources, baselines = self._given(inputs.to_numpy()), source.to_numpy(), baseline.to_numpy()
+        for what, at in asked.groupby(asked).indices.items():
+            use_case, name, version, uri, shadow, shadow_uri = what.split("\n")
             found = self._models.get(use_case, version, uri)
             if found is None:
                 self._unscored.inc(len(at))
                 continue
-            (hands, detector), part = self._handed[name], frame.iloc[at]
-            group = np.repeat(np.arange(len(at)), part["metric"].map(len))
-            metric, source = _texts(part["metric"]), _texts(part["source"])
-            inputs, center, scale = (_numbers(part[n]) for n in ("inputs", "center", "scale"))
-            center, scale = (x.reshape(len(group), len(detector.signals)) for x in (center, scale))
-            observed = hands.observe(detector, hands.read(inputs))
+            hands, detector = self._handed[name]
+            metrics = np.fromiter(map(len, sources[at]), dtype=np.int64)
+            group = np.repeat(np.arange(len(at)), metrics)
+            of_kind = np.frombuffer("".join(sources[at]).encode(), dtype="S1") == b"k"
+            center, scale = _numbers(baselines[at]).reshape(len(group), 2, len(detector.signals)).transpose(1, 0, 2)
+            observed = hands.observe(detector, hands.read(_numbers(given[at])))
             try:
                 scored = scoring.score(found[1], name, observed, center, scale)
                 score = scoring.score_together(found[1], name, scored.decades, group, len(at))
@@ -250,13 +245,21 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
                 continue
             there = np.flatnonzero(np.isfinite(score))
             rows = np.asarray(scoring.heaviest(scored.decades, group, len(at)))[there]
-            told = explain(detector, found[0], threshold, score[there], rows, metric[rows], source[rows], scored, observed)
+            place = rows - (np.cumsum(metrics) - metrics)[there] + 1
+            told = explain(detector, found[0], threshold, score[there], rows, place, of_kind[rows], scored, observed)
             if shadow_uri:
                 beside = self._beside(use_case, name, shadow, shadow_uri, observed, center, scale, group, len(at))
                 told |= {column: values[there] for column, values in beside.items()}
             for column, values in told.items():
                 results[column][at[there]] = values
         return pd.DataFrame(results)
+
+    def _given(self, inputs: np.ndarray) -> np.ndarray:
+        """Each row's inputs, where they are empty those of the row before."""
+        given = np.concatenate([_objects([self._newest]), inputs])
+        given = given[np.maximum.accumulate(np.where(given.astype(bool), np.arange(len(given)), 0))][1:]
+        self._newest = given[-1]
+        return given
 
     def _beside(
         self, use_case: str, name: str, version: str, uri: str, observed: np.ndarray, center: np.ndarray, scale: np.ndarray, group: np.ndarray, groups: int,

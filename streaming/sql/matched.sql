@@ -3,7 +3,7 @@
 SELECT
   `use_case`, `detector`, `device_id`,
   CAST(TO_TIMESTAMP_LTZ(`begin_ms`, 3) AS TIMESTAMP(3)) AS `window_start`, CAST(TO_TIMESTAMP_LTZ(`end_ms`, 3) AS TIMESTAMP(3)) AS `window_end`,
-  `end_ms` AS `window_end_ms`, `rowtime`, `model`, `metric`, `inputs`, `source`, `center`, `scale`
+  `end_ms` AS `window_end_ms`, `rowtime`, `asked`, `metric`, `inputs`, `source`, `baseline`
 FROM tidewatch_match(
   windows => TABLE `windows` PARTITION BY (`bucket`),
   baselines => TABLE `baselines` PARTITION BY (`bucket`),

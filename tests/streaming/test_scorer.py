@@ -81,17 +81,22 @@ def packed(numbers: Any) -> bytes:
     return np.asarray(numbers, dtype="<f8").tobytes()
 
 
+def asked(use_case: str, detector: str, uri: str, shadow: str = "", shadow_uri: str = "") -> str:
+    """As Match.java asks, by a model's version 1."""
+    return "\n".join((use_case, detector, "1", uri, shadow, shadow_uri))
+
+
 def context(lost: list[int]) -> Any:
     """What the scorer is opened with; `lost` gets the numbers of windows that stay unscored."""
     return types.SimpleNamespace(get_metric_group=lambda: types.SimpleNamespace(counter=lambda _: types.SimpleNamespace(inc=lost.append)))
 
 
-def explained(observed: np.ndarray, source: str = "kind", score: float | None = None) -> list[dict[str, Any]]:
+def explained(observed: np.ndarray, *, of_kind: bool = True, score: float | None = None) -> list[dict[str, Any]]:
     """The results of windows with one metric each, against the same baseline."""
     center, scale = np.log1p(np.array([[2e4, 1.0, 1.0, 2e4]] * len(observed))), np.full((len(observed), 4), 0.5)
     scored = scoring.score(make(LEAK), LEAK.name, observed, center, scale)
-    rows, same = np.arange(len(observed)), np.full(len(observed), source, dtype=object)
-    found = scorer.explain(LEAK, "4", 0.5, scored.score if score is None else np.full(len(rows), score), rows, same, same, scored, observed)
+    rows = np.arange(len(observed))
+    found = scorer.explain(LEAK, "4", 0.5, scored.score if score is None else np.full(len(rows), score), rows, rows + 7, np.full(len(rows), of_kind), scored, observed)
     assert set(found) == {n for n, _ in scorer.RESULT if not n.startswith("shadow")}
     return [{n: v[i] for n, v in found.items()} for i in range(len(rows))]
 
@@ -101,11 +106,11 @@ def test_a_result_tells_why() -> None:
     row, usual = explained(observed)
     assert row["anomalous"] and row["severity"] == "critical" and row["model_version"] == "leak/4" and row["baseline"] == "kind"
     assert row["top_signals"][0] == "external_bytes_out" and sum(row["top_shares"]) == pytest.approx(1)
-    assert row["reason"] == "kind: bytes sent to outside addresses in a minute: 1 GB, expected 20 kB for devices of its kind"
+    assert row["reason"] == "bytes sent to outside addresses in a minute: 1 GB, expected 20 kB for devices of its kind"
     assert (row["usual_low"], row["usual_high"]) == pytest.approx(np.expm1(np.log1p(2e4) + np.array([-1.5, 1.5])))
-    assert row["metric"] == "kind" and row["signals"].tolist() == observed[0].tolist()
+    assert (row["place"], usual["place"]) == (7, 8) and row["signals"].tolist() == observed[0].tolist()
     assert not usual["anomalous"] and usual["reason"] == "" and usual["severity"] == "low" and usual["signals"].tolist() == observed[1].tolist()
-    assert explained(observed, "device")[0]["baseline"] == "device"
+    assert explained(observed, of_kind=False)[0]["baseline"] == "device"
 
 
 def test_what_is_told_has_six_significant_digits() -> None:
@@ -148,20 +153,29 @@ def test_windows_are_scored_in_their_places(served: tuple[Path, str], tmp_path: 
 
     usual, odd = rng.normal(size=(len(hands.inputs), hands.lookback)), rng.normal(size=(len(hands.inputs), hands.lookback))
     odd[:, -1] = 1e6
-    alone, unknown, zero, one = packed(np.zeros(1 + len(f._handed[LEAK.name][0].inputs))), packed([np.nan] * 4), packed(np.zeros(d)), packed(np.ones(d))
+    alone, unknown, usually = packed(np.zeros(1 + len(f._handed[LEAK.name][0].inputs))), packed([np.nan] * 8), packed([np.zeros(d), np.ones(d)])
     rows = [
-        ("leak", LEAK.name, "1", f"{address}/leak.json", "", "", [""], alone, [None], unknown, unknown),
-        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["a", "b"], window(usual) + window(odd), [None, "kind"], zero + zero, one + one),
-        ("silent", "flood", "1", f"{address}/none.json", "", "", [""], alone, [None], unknown, unknown),
-        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["c"], packed([np.nan] * size), ["device"], zero, one),
-        ("lie", "corruption", "1", f"{address}/lie.json", "", "", ["d"], window(usual), ["device"], zero, one),
+        (asked("leak", LEAK.name, f"{address}/leak.json"), alone, " ", unknown),
+        (asked("lie", "corruption", f"{address}/lie.json"), window(usual) + window(odd), " k", usually * 2),
+        (asked("silent", "flood", f"{address}/none.json"), alone, " ", unknown),
+        (asked("lie", "corruption", f"{address}/lie.json"), packed([np.nan] * size), "d", usually),
+        (asked("lie", "corruption", f"{address}/lie.json"), window(usual), "d", usually),
     ]
     got = f.eval(*(pd.Series(list(column)) for column in zip(*rows, strict=True)))
     assert list(got.columns) == [n for n, _ in scorer.RESULT] and lost == [1]
     assert got["score"].isna().tolist() == [False, False, True, True, False]
-    assert got["metric"].tolist() == ["", "b", None, None, "d"] and got["baseline"].tolist() == ["global", "kind", None, None, "device"]
-    assert got["anomalous"][1] and got["reason"][1].startswith("b: ") and got["score"][1] > got["score"][4]
+    assert got["place"].tolist() == [1, 2, None, None, 1] and got["baseline"].tolist() == ["global", "kind", None, None, "device"]
+    assert got["anomalous"][1] and got["reason"][1] and got["score"][1] > got["score"][4]
     assert [len(x) for x in got["signals"].dropna()] == [4, d, d]
+
+
+@pytest.mark.parametrize("batches", [[6], [1] * 6, [3, 1, 2]])
+def test_inputs_that_are_not_given_are_those_of_the_row_before(tmp_path: Path, batches: list[int]) -> None:
+    f = scorer.Scorer(str(tmp_path))
+    f.open(context([]))
+    given = np.array([b"one", b"", b"", b"two", b"three", b""], dtype=object)
+    got = np.concatenate([f._given(part) for part in np.split(given, np.cumsum(batches)[:-1])])
+    assert got.tolist() == [b"one", b"one", b"one", b"two", b"three", b"three"]
 
 
 def test_a_shadow_scores_beside_and_changes_nothing_else(served: tuple[Path, str], tmp_path: Path) -> None:
@@ -179,8 +193,8 @@ def test_a_shadow_scores_beside_and_changes_nothing_else(served: tuple[Path, str
         uri = f"{address}/{shadow}.json" if shadow else ""
         windows = [dict(zip(wanted(LEAK), x, strict=True)) for x in ([1e9, 3.0, 1000.0, 2e4], [4e4, 1.0, 1.0, 2e4])]
         inputs = [packed([0.0, *(w.get(sql, 0.0) for sql in hands.inputs)]) for w in windows]
-        columns = [[x, x] for x in ("leak", LEAK.name, "1", f"{address}/1.json", shadow, uri, [""])]
-        return f.eval(*map(pd.Series, [*columns, inputs, [["device"]] * 2, [packed(center)] * 2, [packed(np.full(4, 0.5))] * 2]))
+        row = asked("leak", LEAK.name, f"{address}/1.json", shadow, uri)
+        return f.eval(*map(pd.Series, [[row] * 2, inputs, ["d"] * 2, [packed([center, np.full(4, 0.5)])] * 2]))
 
     alone = rows("")
     assert alone["score"].notna().all() and alone[["shadow_version", "shadow_score", "shadow_anomalous"]].isna().all(axis=None)

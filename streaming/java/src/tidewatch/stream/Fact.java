@@ -91,22 +91,22 @@ public class Fact {
         return Arrays.copyOf(to.array(), to.position());
     }
 
-    /** Write the center of an hour and the scale to their places; false, and nothing written, if they are not of d signals. */
-    boolean unpack(int hour, int d, double[] center, double[] scale, int at) {
+    /** Write the d signals' centers of an hour, and behind them their scales; false, and nothing written, if they are not of d signals. */
+    boolean unpack(int hour, int d, double[] to, int at) {
         if (numbers.length == 0 || signals() != d) {
             return false;
         }
         ByteBuffer from = ByteBuffer.wrap(numbers);
         for (int i = 0; i < d; i++) {
-            scale[at + i] = from.getDouble();
+            to[at + d + i] = from.getDouble();
             double base = from.getDouble();
             double step = from.getDouble();
             int hours = from.position();
             if (Double.isNaN(step)) {
-                center[at + i] = base + from.getFloat(hours + hour * Float.BYTES);
+                to[at + i] = base + from.getFloat(hours + hour * Float.BYTES);
             } else {
                 short steps = from.getShort(hours + hour * Short.BYTES);
-                center[at + i] = steps == UNKNOWN ? Double.NaN : base + steps * step;
+                to[at + i] = steps == UNKNOWN ? Double.NaN : base + steps * step;
             }
             from.position(hours + size(step));
         }

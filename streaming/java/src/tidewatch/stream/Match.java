@@ -1,9 +1,8 @@
 package tidewatch.stream;
 
 /**
- * What a detector gets to score a window of a device; arrays have so many elements a metric, one metric after the other. Those
- * of numbers are bytes, eight a number, the lowest first: Python's workers take them as they are, and element by element they
- * cost more than all else that is handed over.
+ * What a detector gets to score a window of a device. All that Python's workers read is one text or bytes a row: an array costs
+ * them more than all else that is handed over. Numbers are doubles of eight bytes, the lowest first.
  */
 public class Match {
     public String use_case;
@@ -11,14 +10,17 @@ public class Match {
     public String device_id;
     public long begin_ms;
     public long end_ms;
-    public String[] model;
+    /** A line each: use case, detector, the model's version and address, and its shadow's, empty where there is none. */
+    public String asked;
     /** The metrics; one that is empty for a view without. */
     public String[] metric;
-    /** Of each metric the ends of the windows, then each input of them, oldest first; NaN where there is none. */
+    /**
+     * Of each metric the ends of the windows, then each input of them, oldest first; NaN where there is none. Empty: the same as in the
+     * row before, which is of the same windows for another detector.
+     */
     public byte[] inputs;
-    /** Whose baseline it is, null where there is none. */
-    public String[] source;
-    /** The baseline at the window's hour, a number a signal; NaN where there is none. */
-    public byte[] center;
-    public byte[] scale;
+    /** Whose baseline each metric has, its first letter (device, kind); a blank where there is none. */
+    public String source;
+    /** Of each metric the center at the window's hour, then the scale, a number a signal; NaN where there is none. */
+    public byte[] baseline;
 }

@@ -35,6 +35,7 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
     /** Said, for Flink 2.3 keeps time for each value of a state without it, too, and looks for old ones at each access. */
     private static final String NO_TTL = "0 ms";
     private static final String FORGET = "forget";
+    private static final byte[] AS_BEFORE = {};
 
     @Override
     public void open(FunctionContext context) {
@@ -116,19 +117,26 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
         for (Window window : due) {
             together.computeIfAbsent(window.together(), key -> new ArrayList<>()).add(window);
         }
-        Map<String, Fact> models = new HashMap<>();
+        Map<String, String> asked = new HashMap<>();
         for (List<Window> metrics : together.values()) {
             byte[] inputs = bytes(seen(metrics, rings));
             for (String detector : metrics.get(0).detectors) {
-                String[] parts = detector.split("\\|");
-                if (!models.containsKey(parts[0])) {
-                    models.put(parts[0], held(known, parts[0]));
+                if (!asked.containsKey(detector)) {
+                    asked.put(detector, asked(detector, known));
                 }
-                if (models.get(parts[0]) != null) {
-                    tell(metrics, parts[0], parts[1], Integer.parseInt(parts[2]), models.get(parts[0]), inputs, known);
+                if (asked.get(detector) != null) {
+                    tell(metrics, detector, asked.get(detector), inputs, known);
+                    inputs = AS_BEFORE;
                 }
             }
         }
+    }
+
+    /** What {@link Match#asked} says for a detector; null as long as its use case has no model. */
+    private static String asked(String detector, MapView<String, byte[]> known) throws Exception {
+        String[] parts = detector.split("\\|");
+        Fact model = held(known, parts[0]);
+        return model == null ? null : parts[0] + "\n" + parts[1] + "\n" + String.join("\n", model.texts);
     }
 
     /** Forget series whose newest window ended before a moment. */
@@ -176,35 +184,32 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
         return found;
     }
 
-    private void tell(
-            List<Window> metrics, String useCase, String detector, int signals, Fact model, byte[] inputs, MapView<String, byte[]> known)
-            throws Exception {
+    private void tell(List<Window> metrics, String detector, String asked, byte[] inputs, MapView<String, byte[]> known) throws Exception {
+        String[] parts = detector.split("\\|");
+        int signals = Integer.parseInt(parts[2]);
         Window first = metrics.get(0);
         int n = metrics.size();
         Match match = new Match();
-        match.use_case = useCase;
-        match.detector = detector;
+        match.use_case = parts[0];
+        match.detector = parts[1];
         match.device_id = first.deviceId;
         match.begin_ms = first.begin;
         match.end_ms = first.end;
-        match.model = model.texts;
+        match.asked = asked;
         match.metric = new String[n];
         match.inputs = inputs;
-        match.source = new String[n];
-        double[] center = new double[n * signals];
-        double[] scale = new double[n * signals];
-        Arrays.fill(center, Double.NaN);
-        Arrays.fill(scale, Double.NaN);
+        StringBuilder source = new StringBuilder();
+        double[] numbers = new double[2 * n * signals];
+        Arrays.fill(numbers, Double.NaN);
         int hour = (int) Math.floorMod(Math.floorDiv(first.end, HOUR), 24L);
         for (int i = 0; i < n; i++) {
             match.metric[i] = metrics.get(i).metric;
-            Fact baseline = held(known, detector + "|" + first.deviceId + "|" + match.metric[i]);
-            if (baseline != null && baseline.unpack(hour, signals, center, scale, i * signals)) {
-                match.source[i] = baseline.texts[0];
-            }
+            Fact baseline = held(known, parts[1] + "|" + first.deviceId + "|" + match.metric[i]);
+            boolean found = baseline != null && baseline.unpack(hour, signals, numbers, 2 * i * signals) && !baseline.texts[0].isEmpty();
+            source.append(found ? baseline.texts[0].charAt(0) : ' ');
         }
-        match.center = bytes(center);
-        match.scale = bytes(scale);
+        match.source = source.toString();
+        match.baseline = bytes(numbers);
         collect(match);
     }
 
