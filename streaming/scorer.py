@@ -195,11 +195,7 @@ def _numbers(values: np.ndarray) -> np.ndarray:
 
 
 class Scorer(ScalarFunction):  # type: ignore[misc]
-    """`tidewatch_score(asked, inputs, source, baseline)`, vectorized: of each row what Match.java says of them; what it gives is RESULT.
-
-    The rows of one window come one after the other, and its inputs with the first of them alone; so each row goes through here in the
-    order that Java made them in, which is that of the operators' chain.
-    """
+    """`tidewatch_score(asked, inputs, source, baseline)`, vectorized: of each row what Match.java says of them; what it gives is RESULT."""
 
     def __init__(self, cache: str) -> None:
         self._cache = cache
@@ -213,12 +209,11 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
         self._models = Models(Path(self._cache))
         self._handed = {d.name: (h, d) for h in handed() for d in h.detectors}
         self._told: set[tuple[str, str, str]] = set()
-        self._newest = b""
         self._unscored = function_context.get_metric_group().counter("unscored_windows")
 
     def eval(self, asked: pd.Series, inputs: pd.Series, source: pd.Series, baseline: pd.Series) -> pd.DataFrame:
         results = {n: np.full(len(asked), None, dtype=object) for n, _ in RESULT}
-        given, sources, baselines = self._given(inputs.to_numpy()), source.to_numpy(), baseline.to_numpy()
+        columns = inputs.to_numpy(), source.to_numpy(), baseline.to_numpy()
         for what, at in asked.groupby(asked).indices.items():
             use_case, name, version, uri, shadow, shadow_uri = what.split("\n")
             found = self._models.get(use_case, version, uri)
@@ -226,11 +221,12 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
                 self._unscored.inc(len(at))
                 continue
             hands, detector = self._handed[name]
-            metrics = np.fromiter(map(len, sources[at]), dtype=np.int64)
+            seen, whose, usual = (x[at] for x in columns)
+            metrics = np.fromiter(map(len, whose), dtype=np.int64)
             group = np.repeat(np.arange(len(at)), metrics)
-            of_kind = np.frombuffer("".join(sources[at]).encode(), dtype="S1") == b"k"
-            center, scale = _numbers(baselines[at]).reshape(len(group), 2, len(detector.signals)).transpose(1, 0, 2)
-            observed = hands.observe(detector, hands.read(_numbers(given[at])))
+            of_kind = np.frombuffer("".join(whose).encode("ascii", "replace"), dtype="S1") == b"k"
+            center, scale = _numbers(usual).reshape(len(group), 2, len(detector.signals)).transpose(1, 0, 2)
+            observed = hands.observe(detector, hands.read(_numbers(seen)))
             try:
                 scored = scoring.score(found[1], name, observed, center, scale)
                 score = scoring.score_together(found[1], name, scored.decades, group, len(at))
@@ -253,13 +249,6 @@ class Scorer(ScalarFunction):  # type: ignore[misc]
             for column, values in told.items():
                 results[column][at[there]] = values
         return pd.DataFrame(results)
-
-    def _given(self, inputs: np.ndarray) -> np.ndarray:
-        """Each row's inputs, where they are empty those of the row before."""
-        given = np.concatenate([_objects([self._newest]), inputs])
-        given = given[np.maximum.accumulate(np.where(given.astype(bool), np.arange(len(given)), 0))][1:]
-        self._newest = given[-1]
-        return given
 
     def _beside(
         self, use_case: str, name: str, version: str, uri: str, observed: np.ndarray, center: np.ndarray, scale: np.ndarray, group: np.ndarray, groups: int,

@@ -169,15 +169,6 @@ def test_windows_are_scored_in_their_places(served: tuple[Path, str], tmp_path: 
     assert [len(x) for x in got["signals"].dropna()] == [4, d, d]
 
 
-@pytest.mark.parametrize("batches", [[6], [1] * 6, [3, 1, 2]])
-def test_inputs_that_are_not_given_are_those_of_the_row_before(tmp_path: Path, batches: list[int]) -> None:
-    f = scorer.Scorer(str(tmp_path))
-    f.open(context([]))
-    given = np.array([b"one", b"", b"", b"two", b"three", b""], dtype=object)
-    got = np.concatenate([f._given(part) for part in np.split(given, np.cumsum(batches)[:-1])])
-    assert got.tolist() == [b"one", b"one", b"one", b"two", b"three", b"three"]
-
-
 def test_a_shadow_scores_beside_and_changes_nothing_else(served: tuple[Path, str], tmp_path: Path) -> None:
     folder, address = served
     one = make(LEAK)

@@ -1,8 +1,8 @@
 package tidewatch.stream;
 
 /**
- * What a detector gets to score a window of a device. All that Python's workers read is one text or bytes a row: an array costs
- * them more than all else that is handed over. Numbers are doubles of eight bytes, the lowest first.
+ * What a detector gets to score a window of a device. What Python's workers read of it is texts and bytes, for each array and each
+ * column more costs them time (docs/sizing.md). Numbers are doubles of eight bytes, the lowest first.
  */
 public class Match {
     public String use_case;
@@ -14,10 +14,7 @@ public class Match {
     public String asked;
     /** The metrics; one that is empty for a view without. */
     public String[] metric;
-    /**
-     * Of each metric the ends of the windows, then each input of them, oldest first; NaN where there is none. Empty: the same as in the
-     * row before, which is of the same windows for another detector.
-     */
+    /** Of each metric the ends of the windows, then each input of them, oldest first; NaN where there is none. */
     public byte[] inputs;
     /** Whose baseline each metric has, its first letter (device, kind); a blank where there is none. */
     public String source;

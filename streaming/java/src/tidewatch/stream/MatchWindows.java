@@ -35,7 +35,6 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
     /** Said, for Flink 2.3 keeps time for each value of a state without it, too, and looks for old ones at each access. */
     private static final String NO_TTL = "0 ms";
     private static final String FORGET = "forget";
-    private static final byte[] AS_BEFORE = {};
 
     @Override
     public void open(FunctionContext context) {
@@ -126,7 +125,6 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
                 }
                 if (asked.get(detector) != null) {
                     tell(metrics, detector, asked.get(detector), inputs, known);
-                    inputs = AS_BEFORE;
                 }
             }
         }
@@ -136,7 +134,14 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
     private static String asked(String detector, MapView<String, byte[]> known) throws Exception {
         String[] parts = detector.split("\\|");
         Fact model = held(known, parts[0]);
-        return model == null ? null : parts[0] + "\n" + parts[1] + "\n" + String.join("\n", model.texts);
+        if (model == null) {
+            return null;
+        }
+        StringBuilder made = new StringBuilder(parts[0]).append('\n').append(parts[1]);
+        for (String text : model.texts) {
+            made.append('\n').append(text.replace('\n', ' '));
+        }
+        return made.toString();
     }
 
     /** Forget series whose newest window ended before a moment. */
