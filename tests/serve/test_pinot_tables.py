@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.serve import samples
+from tidewatch import scoring
 from tidewatch.errors import ServiceError
 from tidewatch.settings import Settings, load
 from tidewatch.stack import pinot_tables
@@ -65,6 +67,10 @@ def test_what_pinot_does_without_stands_in_columns_of_its_own(name: str) -> None
     arrays = {d.array for d in pinot_tables.derived(name)}
     assert pinot_tables.LEFT_OUT[name] <= arrays <= {c.name for c in catalogue()[name].columns}
     assert not pinot_tables.LEFT_OUT[name] & {c.name for c in pinot_tables.columns(catalogue()[name])}
+
+
+def test_a_window_is_unusual_as_one_ordinary_one_in_a_hundred() -> None:
+    assert pinot_tables.COMPUTED["scores"] == {c: f"greaterThanOrEqual(score, {scoring.to_score(np.array(2.0))})" for c in pinot_tables.COMPUTED["scores"]}
 
 
 def _broker(monkeypatch: pytest.MonkeyPatch, *refusals: str) -> list[str]:
@@ -181,6 +187,7 @@ def test_pinot_takes_the_elements_of_a_scores_arrays_and_skips_what_is_broken(st
         assert _ask(settings, f"SELECT SUM(observed_1), MAX(observed_2), SUM(expected_2), MIN(first_observed) FROM {name}") == [[1225.0, 4.5, 75.0, 4.5]]
         assert _ask(settings, f"SELECT COUNT(*) FROM {name} WHERE observed_1 IS NOT NULL AND expected_1 IS NULL AND first_signal = 'b'") == [[49]]
         assert _ask(settings, f"SELECT COUNT(*) FROM {name} WHERE anomalous = true AND device_id = 'gerät'") == [[10]]
+        assert _ask(settings, f"SELECT SUM(unusual), COUNT(*) FROM {name}") == [[25.0, 50]]
 
 
 @pytest.mark.stack

@@ -43,7 +43,7 @@ STAR_TREES: dict[str, list[dict[str, Any]]] = {
     # charts of all devices: added up when a segment is made, so that what they cost does not grow with the devices
     "scores": [{
         "dimensionsSplitOrder": ["use_case", "baseline", "window_end"],
-        "functionColumnPairs": ["COUNT__*", "MAX__score", "SUM__anomalous", "PERCENTILETDIGEST__score"],
+        "functionColumnPairs": ["COUNT__*", "MAX__score", "SUM__anomalous", "SUM__unusual"],
         "maxLeafRecords": 1000,
     }],
     "flow_1m": [
@@ -54,6 +54,10 @@ STAR_TREES: dict[str, list[dict[str, Any]]] = {
     "reading_1m": [{"dimensionsSplitOrder": ["window_end"], "functionColumnPairs": ["SUM__readings", "SUM__missing", "SUM__errors"]}],
 }
 """Star-tree indexes, by table."""
+COMPUTED: dict[str, dict[Column, str]] = {
+    "scores": {Column("unusual", "boolean", "the score is at least 0.25, as of one ordinary window in a hundred"): "greaterThanOrEqual(score, 0.25)"},
+}
+"""Columns that only Pinot has, computed of the row by its own functions when it comes in, by table; so a star-tree can add them up."""
 LEFT_OUT = {"scores": frozenset({"top_observed", "top_expected", "signals", "expected"})}
 """Columns of the catalogue that Pinot does without, by table."""
 
@@ -108,13 +112,13 @@ def names() -> tuple[str, ...]:
 
 
 def columns(table: Table) -> tuple[Column, ...]:
-    """The table's columns in Pinot: what its topic carries and Pinot keeps, what our decoder tells of addresses, and the derived ones."""
+    """The table's columns in Pinot: what its topic carries and Pinot keeps, what our decoder tells of addresses, the derived and the computed ones."""
     own = tuple(c for c in table.columns if c.name not in LEFT_OUT.get(table.name, ()))
     if table.topic == "avro":
         contract = events.contract(table.name)
         told = {f.name for f in contract.fields} | ({"external"} if contract.addressed else set())
         own = tuple(c for c in own if c.name in told)
-    return (*own, *(d.column for d in derived(table.name)))
+    return (*own, *(d.column for d in derived(table.name)), *COMPUTED.get(table.name, ()))
 
 
 def _is_metric(table: Table, c: Column) -> bool:
@@ -212,6 +216,8 @@ def config(table: Table) -> dict[str, Any]:
             {"name": n, "encodingType": "RAW", "compressionCodec": "PASS_THROUGH" if n in unpacked else "ZSTANDARD"} for n in plain
         ],
     }
+    if table.name in COMPUTED:
+        made["ingestionConfig"] = {"transformConfigs": [{"columnName": c.name, "transformFunction": f} for c, f in COMPUTED[table.name].items()]}
     if table.pinot == "upsert":
         made["upsertConfig"] = {"mode": "FULL", "hashFunction": "MURMUR3", "comparisonColumn": table.time}
         # the rows of one key, and so their metadata, must be on one server; topics are keyed so that they are
