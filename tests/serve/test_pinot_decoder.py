@@ -32,9 +32,9 @@ def configs(name: str, ours: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         stream = table["tableIndexConfig"]["streamConfigs"]
         stream.pop("stream.kafka.decoder.prop.elements", None)
         stream["stream.kafka.decoder.class.name"] = "org.apache.pinot.plugin.inputformat.json.JSONMessageDecoder"
-        table["ingestionConfig"] = {"transformConfigs": [
+        table.setdefault("ingestionConfig", {"transformConfigs": []})["transformConfigs"] += [
             {"columnName": d.column.name, "transformFunction": f"jsonPath({d.array}, '$[{d.index}]')"} for d in pinot_tables.derived(name)
-        ]}
+        ]
     return pinot_tables.schema(t), table
 
 
