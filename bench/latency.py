@@ -135,8 +135,10 @@ def run(rate: int, devices: int, seconds: int, warm: int, lateness: float) -> di
             rounds.append((at, source.advance(at)))
         if time.time() * 1000 > start:
             raise SystemExit("making the events took longer than foreseen: run it again, with a lower rate or fewer seconds")
+        sent = sum(p.tally["records"] for _, parcels in rounds for p in parcels)
         sender = multiprocessing.get_context("fork").Process(target=send, args=(settings, rounds), daemon=True)
         sender.start()
+        del rounds  # the sender's alone: a page that it touches would be there twice
         since, meter = start + warm * 1000, Meter(settings, {"sender": sender.pid or 0})
         time.sleep(max(0.0, since / 1000 - time.time()))
         meter.sample(read=0)
@@ -148,7 +150,6 @@ def run(rate: int, devices: int, seconds: int, warm: int, lateness: float) -> di
         meter.sample(read=0)
         meter.stop()
         sender.join()
-        sent = sum(p.tally["records"] for _, parcels in rounds for p in parcels)
         until(SETTLE_SECONDS, lambda: job.read() >= 0 and delta_rows(settings, *LANDED) >= sent, f"{sent:,} events in Delta")
         time.sleep(SLACK_SECONDS)
         first, last = meter.samples
