@@ -74,12 +74,14 @@ def records_sql(contract: Contract, settings: Settings) -> str:
     """The table `<source>_records` over the source's topic."""
     rules = render.time_rules(contract, settings.limits, received_ms="tidewatch_millis(`ingested_at`)")
     inside = ",".join(settings.network.not_external) if contract.addressed else ""
+    ahead = timedelta(seconds=render.ahead_seconds(contract.name))
     return fill("records", {
         "name": contract.name,
         "columns": _join(f"{render.quoted(f.name)} {FLINK[f.type]}" for f in contract.fields),
         "reason": f"COALESCE(`fault`, {render.reason_sql(rules)})",
         "time": render.quoted(contract.time.name),
-        "lateness": render.flink_interval(settings.stream.lateness),
+        "ahead_ms": str(ahead // timedelta(milliseconds=1)),
+        "lateness": render.flink_interval(settings.stream.lateness + ahead),
         "idle": _millis(settings.stream.idle_timeout),
         "kafka": settings.kafka,
         "group": GROUP,
@@ -120,12 +122,12 @@ def insert_topic_sql(table: Table, relation: str) -> str:
 
 
 def insert_landing_sql(table: Table, relation: str) -> str:
-    """Rows of a relation into the table's landing folder; `ts` of an event is its `rowtime`."""
+    """Rows of a relation into the table's landing folder."""
     contract = events.contract(table.name) if table.name in events.names() else None
 
     def column(name: str, kind: str) -> str:
         if contract is not None and name == contract.time.name:
-            name = "rowtime"
+            return f"CAST(TO_TIMESTAMP_LTZ({render.quoted(name)}, 3) AS TIMESTAMP_LTZ(6))"
         return f"CAST({render.quoted(name)} AS TIMESTAMP_LTZ(6))" if kind == "timestamp" else render.quoted(name)
 
     columns = [column(c.name, c.type) for c in table.columns]

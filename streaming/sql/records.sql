@@ -1,4 +1,5 @@
--- Every record of the topic ${name}, one row each, well formed or not; event time comes from possible events alone.
+-- Every record of the topic ${name}, one row each, well formed or not; event time comes from possible events alone, and
+-- runs ahead by as much as the windows over it are to close later.
 CREATE TABLE `${name}_records` (
   ${columns},
   `external` BOOLEAN,
@@ -9,7 +10,7 @@ CREATE TABLE `${name}_records` (
   `kafka_partition` INT METADATA FROM 'partition' VIRTUAL,
   `kafka_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
   `reason` AS ${reason},
-  `rowtime` AS CASE WHEN (${reason}) IS NULL THEN TO_TIMESTAMP_LTZ(${time}, 3) END,
+  `rowtime` AS CASE WHEN (${reason}) IS NULL THEN TO_TIMESTAMP_LTZ(${time} + ${ahead_ms}, 3) END,
   WATERMARK FOR `rowtime` AS `rowtime` - ${lateness}
 ) WITH (
   'connector' = 'kafka',

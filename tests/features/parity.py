@@ -115,7 +115,7 @@ def flink(folder: Path) -> dict[str, list[list[Any]]]:
     for s in events.names():
         columns = ", ".join(f"{render.quoted(n)} {FLINK[t]}" for n, t in _types(s))
         for name, found, more in (
-            (s, rows(s), ", `rowtime` AS TO_TIMESTAMP_LTZ(`ts`, 3), WATERMARK FOR `rowtime` AS `rowtime` - INTERVAL '5' SECOND"),
+            (s, rows(s), f", `rowtime` AS TO_TIMESTAMP_LTZ(`ts` + {render.ahead_seconds(s) * 1000}, 3), WATERMARK FOR `rowtime` AS `rowtime` - INTERVAL '10' SECOND"),
             (f"{s}_odd", odd(s), ", `ingested_ms` BIGINT"),
         ):
             _write(folder / f"{name}.json", found)

@@ -42,13 +42,31 @@ def test_sources_must_offer_the_same_columns() -> None:
         render.spark_view_sql(dataclasses.replace(view("COUNT(*)"), sources=(Source("flow"), Source("reading"))))
 
 
-def test_a_delay_is_less_than_the_windows_below_take() -> None:
-    hour = features.view("egress_1h")
+def test_a_delay_lies_between_that_of_the_windows_below_and_one_of_them_more() -> None:
+    hour, activity = features.view("egress_1h"), features.view("activity_10m")
     assert "HOP(TABLE `egress_1h_input`, DESCRIPTOR(`rowtime`), INTERVAL '0 00:10:00.000' DAY TO SECOND, INTERVAL '0 01:00:00.000' DAY TO SECOND, " \
         "INTERVAL '0 00:00:30.000' DAY TO SECOND)" in render.flink_view_sql(hour)[-1][1]
-    for v in (dataclasses.replace(hour, delay_seconds=60), dataclasses.replace(features.view("flow_1m"), delay_seconds=1)):
+    readings = features.view("reading_1m").delay_seconds
+    for v in (dataclasses.replace(hour, delay_seconds=60), dataclasses.replace(activity, delay_seconds=readings - 1), dataclasses.replace(activity, delay_seconds=60)):
         with pytest.raises(ContractError, match="would hold something else"):
             render.flink_view_sql(v)
+    render.flink_view_sql(dataclasses.replace(activity, delay_seconds=59))
+
+
+def test_over_events_a_delay_is_that_of_the_source() -> None:
+    readings = features.view("reading_1m")
+    assert render.ahead_seconds("reading") == readings.delay_seconds and render.ahead_seconds("flow") == features.view("flow_1m").delay_seconds == 0
+    for v in (dataclasses.replace(readings, delay_seconds=readings.delay_seconds + 1), dataclasses.replace(features.view("flow_1m"), delay_seconds=1)):
+        with pytest.raises(ContractError, match="would hold something else"):
+            render.flink_view_sql(v)
+
+
+def test_views_over_one_source_share_their_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = features.view
+    monkeypatch.setattr(features, "names", lambda: ("reading_1m", "other"))
+    monkeypatch.setattr(features, "view", lambda n: dataclasses.replace(real("reading_1m"), name="other", delay_seconds=9) if n == "other" else real(n))
+    with pytest.raises(ContractError, match=r"different delays: \{'reading_1m': \d+, 'other': 9\}"):
+        render.ahead_seconds("reading")
 
 
 @pytest.mark.parametrize("name", features.names())

@@ -59,7 +59,8 @@ class FeatureView:
     features: tuple[Feature, ...]
     delay_seconds: int = 0
     """So much later than its end the stream closes a window, so that not all that it scores comes at once; the window is the same.
-    Only over windows of other views, and less than they take: else it would hold more."""
+    Over windows of other views: at least theirs, and less than such a window more, else it would hold others. Over raw events: the
+    same for all views of a source, whose time attribute runs ahead (`render.ahead_seconds`)."""
     published: bool = True
     """The stream writes its windows to Kafka (and so to Pinot) and to Delta; False: only the scores tell them."""
 

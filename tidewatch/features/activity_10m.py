@@ -12,6 +12,7 @@ VIEW = FeatureView(
     keys=("device_id",),
     size_seconds=600,
     slide_seconds=60,
+    delay_seconds=4,  # after reading_1m, of which it is made, has been scored
     published=False,
     features=(
         Feature("events", "SUM(events)", "long", "events of every kind in the window", "events"),

@@ -9,6 +9,7 @@ VIEW = FeatureView(
     keys=("device_id", "metric"),
     size_seconds=60,
     slide_seconds=60,
+    delay_seconds=2,  # what flows show is scored first, then this
     features=(
         Feature("readings", "COUNT(*)", "long", "reports in the window, with a value or without", "readings"),
         Feature("missing", "SUM(CASE WHEN value IS NULL THEN 1 ELSE 0 END)", "long", "reports without a value", "readings"),

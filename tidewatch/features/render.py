@@ -135,10 +135,18 @@ def flink_millis(column: str) -> str:
     return f"(EXTRACT(EPOCH FROM {column}) * 1000 + EXTRACT(MILLISECOND FROM {column}))"
 
 
+def ahead_seconds(source: str) -> int:
+    """So far the time attribute of an event source is ahead of the event time: its views' delay. Raises ContractError if they differ."""
+    delays = {features.view(n).name: features.view(n).delay_seconds for n in features.names() if source in {s.name for s in features.view(n).sources}}
+    if len(set(delays.values())) > 1:
+        raise ContractError(f"the views over {source} have different delays: {delays}.", "give all of them the same")
+    return next(iter(delays.values()), 0)
+
+
 def flink_view_sql(view: FeatureView) -> tuple[tuple[str, str], ...]:
     """The view as Flink queries, (name, query) in order, each to be made a temporary view of that name.
 
-    Every source is a relation of its own name with a time attribute `rowtime`. The last query is the view:
+    Every source is a relation of its own name with a time attribute `rowtime`, of an event `ahead_seconds` ahead. The last query is the view:
     keys, `window_start`, `window_end` (TIMESTAMP(3), UTC), features, `window_end_ms` (BIGINT), `rowtime`.
     """
     selects = []
@@ -148,9 +156,14 @@ def flink_view_sql(view: FeatureView) -> tuple[tuple[str, str], ...]:
     given = quoted(f"{view.name}_input")
     time = "DESCRIPTOR(`rowtime`)"
     size, slide = (flink_interval(timedelta(seconds=x)) for x in (view.size_seconds, view.slide_seconds))
+    later = [view.delay_seconds - (features.view(s.name).delay_seconds if view.over_views else ahead_seconds(s.name)) for s in view.sources]
+    room = min(features.view(s.name).slide_seconds for s in view.sources) if view.over_views else 1
+    if not all(0 <= x < room for x in later):
+        raise ContractError(
+            f"{view.name}: with a delay of {view.delay_seconds} s its windows would hold something else.",
+            "over windows: at least their own delay and less than that and one of them; over raw events: 0 or more",
+        )
     delay = flink_interval(timedelta(seconds=view.delay_seconds)) if view.delay_seconds else ""
-    if delay and (not view.over_views or any(features.view(s.name).slide_seconds <= view.delay_seconds for s in view.sources)):
-        raise ContractError(f"{view.name}: with a delay of {view.delay_seconds} s its windows would hold something else.", "give less than its sources' windows take")
     offset = f", {delay}" if delay else ""
     window = f"TUMBLE(TABLE {given}, {time}, {size}{offset})" if view.tumbling else f"HOP(TABLE {given}, {time}, {slide}, {size}{offset})"
     keys = [quoted(k) for k in view.keys]
