@@ -9,6 +9,7 @@ import argparse
 import os
 import string
 import sys
+import zlib
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -153,11 +154,11 @@ def views_sql(settings: Settings) -> list[tuple[str, str]]:
     found.append(("dead_letters", "\nUNION ALL\n".join(
         fill("dead_letters", {"name": c.name, "time": c.time.name}) for c in contracts
     )))
-    for n in features.names():
-        found += render.flink_view_sql(features.view(n))
-    found.append(("windows", "\nUNION ALL\n".join(windows_sql(h) for h in handed())))
+    windows = [v for n in features.names() for v in render.flink_view_sql(features.view(n))]
+    windows.append(("windows", "\nUNION ALL\n".join(windows_sql(h) for h in handed())))
+    found += windows
     found.append(("told", fill("told", {})))
-    found.append(("matched", fill("matched", {})))
+    found.append(("matched", fill("matched", {"windows": f"{zlib.crc32(repr(windows).encode()):08x}"})))
     found.append(("scores", fill("scores", {})))
     found.append(("anomalous", fill("anomalous", {
         "window_start_ms": render.flink_millis("CAST(`window_start` AS TIMESTAMP_LTZ(3))"),

@@ -1,5 +1,5 @@
 -- One row a device, detector and window: its metrics side by side, the windows before, and the baselines and the model that
--- held at its end; without a model it goes no further.
+-- held at its end; without a model it goes no further. State of windows of another kind has another uid: no job resumes from it.
 SELECT
   `use_case`, `detector`, `device_id`,
   CAST(TO_TIMESTAMP_LTZ(`begin_ms`, 3) AS TIMESTAMP(3)) AS `window_start`, CAST(TO_TIMESTAMP_LTZ(`end_ms`, 3) AS TIMESTAMP(3)) AS `window_end`,
@@ -9,5 +9,5 @@ FROM tidewatch_match(
   baselines => TABLE `baselines` PARTITION BY (`bucket`),
   told => TABLE `told` PARTITION BY (`bucket`),
   on_time => DESCRIPTOR(`rowtime`),
-  uid => 'match'
+  uid => 'match-${windows}'
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import subprocess
 import sys
 
 import pytest
 
 from streaming import control, job
-from tidewatch import events, tables
+from tidewatch import events, features, tables
 from tidewatch.errors import ContractError
 from tidewatch.settings import ROOT, Settings, current, load
 
@@ -46,6 +48,16 @@ def test_every_file_of_sql_is_used(settings: Settings) -> None:
         patch.setattr(job, "fill", lambda name, values: (used.add(name), real(name, values))[1])
         job.build_statements(settings)
     assert used == {p.stem for p in job.SQL.glob("*.sql")}
+
+
+def test_state_of_other_windows_has_another_uid(settings: Settings, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    def uid(of: Settings) -> str:
+        return re.findall(r"uid => '(match-[0-9a-f]{8})'", dict(job.views_sql(of))["matched"])[0]
+
+    before, real = uid(settings), features.view
+    assert uid(load(state_dir=tmp_path, stream={"lateness": "PT20S"})) == before
+    monkeypatch.setattr(features, "view", lambda n: dataclasses.replace(real(n), delay_seconds=31) if n == "egress_1h" else real(n))
+    assert uid(settings) != before
 
 
 def test_checkpoints_are_set_in_the_job(settings: Settings) -> None:

@@ -161,7 +161,7 @@ def flink_view_sql(view: FeatureView) -> tuple[tuple[str, str], ...]:
     if not all(0 <= x < room for x in later):
         raise ContractError(
             f"{view.name}: with a delay of {view.delay_seconds} s its windows would hold something else.",
-            "over windows: at least their own delay and less than that and one of them; over raw events: 0 or more",
+            "over windows: at least theirs and less than one of them more; over raw events: 0 or more, the same in all views",
         )
     delay = flink_interval(timedelta(seconds=view.delay_seconds)) if view.delay_seconds else ""
     offset = f", {delay}" if delay else ""
