@@ -10,6 +10,7 @@ million windows, and the largest checkpoint a device. Numbers are random, so tha
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import tempfile
@@ -48,8 +49,8 @@ def write(folder: Path, devices: int, windows: int) -> int:
             for device, h, metric in series(devices):
                 n += 1
                 f.write(json.dumps({
-                    "view": h.view, "detectors": [f"{x.use_case}|{x.name}|{len(x.signals)}" for x in h.detectors], "device_id": device, "metric": metric,
-                    "begin_ms": T0 + (w - 1) * MINUTE, "end_ms": T0 + w * MINUTE, "lookback": h.lookback, "every_ms": 1, "inputs": rng.random(len(h.inputs)).tolist(),
+                    "handed": dataclasses.replace(h, every_ms=1).text, "device_id": device, "metric": metric,
+                    "begin_ms": T0 + (w - 1) * MINUTE, "end_ms": T0 + w * MINUTE, "inputs": rng.random(len(h.inputs)).tolist(),
                 }) + "\n")
     with (folder / "baselines").open("w") as f:
         for device, h, metric in series(devices):
@@ -78,8 +79,7 @@ def prepare(folder: Path) -> Any:
     bucket = "`bucket` AS tidewatch_bucket(`device_id`)"
     fact = f"`valid_from` + {job.NEVER_LATE // timedelta(milliseconds=1)}"
     for name, columns, at, mark in (
-        ("windows", "`view` STRING, `detectors` ARRAY<STRING>, `device_id` STRING, " + bucket + ", `metric` STRING, `begin_ms` BIGINT, `end_ms` BIGINT,"
-         " `lookback` INT, `every_ms` BIGINT, `inputs` ARRAY<DOUBLE>", "`end_ms` - 1", "`end_ms` - 2"),
+        ("windows", f"`handed` STRING, `device_id` STRING, {bucket}, `metric` STRING, `begin_ms` BIGINT, `end_ms` BIGINT, `inputs` ARRAY<DOUBLE>", "`end_ms` - 1", "`end_ms` - 2"),
         ("baselines", f"`entity` STRING, `device_id` STRING, {bucket}, `valid_from` BIGINT, `source` STRING, `center` ARRAY<DOUBLE>, `scale` ARRAY<DOUBLE>",
          fact, "`valid_from`"),
         ("models", "`use_case` STRING, `version` STRING, `uri` STRING, `shadow_version` STRING, `shadow_uri` STRING, `valid_from` BIGINT", fact, "`valid_from`"),

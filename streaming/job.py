@@ -17,6 +17,7 @@ from typing import Any
 
 from tidewatch import events, features, outage, severity, tables
 from tidewatch import settings as settings_
+from tidewatch.detectors import all_detectors
 from tidewatch.errors import ContractError
 from tidewatch.events import Contract
 from tidewatch.features import render
@@ -40,8 +41,8 @@ NEVER_LATE = timedelta(days=36525)
 (FLINK-39436, mended in 2.4), but what is learned of the past counts."""
 JAVA_FUNCTIONS = {
     "tidewatch_base64": "Base64Text", "tidewatch_incidents": "MergeIncidents", "tidewatch_groups": "GroupIncidents",
-    "tidewatch_suppressed_by": "SuppressedBy", "tidewatch_millis": "Millis", "tidewatch_match": "MatchWindows",
-    "tidewatch_bucket": "Bucket", "tidewatch_buckets": "Buckets", "CRC32": "Crc32", "ADDRESS_BIT": "AddressBit", "ADDRESS_SUMS": "AddressSums",
+    "tidewatch_suppressed_by": "SuppressedBy", "tidewatch_match": "MatchWindows", "tidewatch_bucket": "Bucket", "tidewatch_buckets": "Buckets",
+    "tidewatch_millis": "Millis", "tidewatch_time": "Time", "tidewatch_day": "Day", "CRC32": "Crc32", "ADDRESS_BIT": "AddressBit", "ADDRESS_SUMS": "AddressSums",
     "BIT_OR": "BitOr",
 }
 """Name in SQL, class in `streaming/java`."""
@@ -111,7 +112,7 @@ def landing_sql(table: Table, settings: Settings) -> str:
 def select_topic_sql(table: Table, relation: str) -> str:
     """Rows of a relation as the table's topic carries them: times as milliseconds."""
     columns = (
-        render.flink_millis(f"CAST({render.quoted(c.name)} AS TIMESTAMP_LTZ(3))") if c.type == "timestamp" else render.quoted(c.name)
+        f"tidewatch_millis({render.quoted(c.name)})" if c.type == "timestamp" else render.quoted(c.name)
         for c in table.columns
     )
     return f"SELECT {', '.join(columns)} FROM `{relation}`"
@@ -124,24 +125,26 @@ def insert_topic_sql(table: Table, relation: str) -> str:
 
 def insert_landing_sql(table: Table, relation: str) -> str:
     """Rows of a relation into the table's landing folder."""
-    contract = events.contract(table.name) if table.name in events.names() else None
+    event_time = events.contract(table.name).time.name if table.name in events.names() else None
 
-    def column(name: str, kind: str) -> str:
-        if contract is not None and name == contract.time.name:
-            return f"CAST(TO_TIMESTAMP_LTZ({render.quoted(name)}, 3) AS TIMESTAMP_LTZ(6))"
-        return f"CAST({render.quoted(name)} AS TIMESTAMP_LTZ(6))" if kind == "timestamp" else render.quoted(name)
+    def time(name: str) -> str:
+        return f"tidewatch_time({render.quoted(name)})" if name == event_time else render.quoted(name)
 
-    columns = [column(c.name, c.type) for c in table.columns]
-    date = f"DATE_FORMAT({column(table.time, 'timestamp')}, 'yyyy-MM-dd')"
+    columns = [f"CAST({time(c.name)} AS TIMESTAMP_LTZ(6))" if c.type == "timestamp" else render.quoted(c.name) for c in table.columns]
+    date = f"tidewatch_day({time(table.time)})"
     return f"INSERT INTO `landing_{table.name}` SELECT {', '.join([*columns, date])} FROM `{relation}`"
 
 
 def windows_sql(h: Handed) -> str:
     """The windows of a view as they are handed over."""
-    return fill("windows", {
-        "view": h.view, "detectors": ", ".join(f"'{d.use_case}|{d.name}|{len(d.signals)}'" for d in h.detectors),
-        "metric": render.metric(h.detectors[0]), "lookback": str(h.lookback), "every_ms": str(h.every_ms), "inputs": _join(h.inputs),
-    })
+    return fill("windows", {"view": h.view, "handed": h.text, "metric": render.metric(h.detectors[0]), "inputs": _join(h.inputs)})
+
+
+def by_detector(what: str) -> str:
+    """A text of each detector, as SQL over the column `detector`."""
+    texts = ((d.name, getattr(d, what).replace("'", "''")) for d in all_detectors())
+    whens = " ".join(f"WHEN '{name}' THEN '{text}'" for name, text in texts)
+    return f"CASE `detector` {whens} END"
 
 
 def views_sql(settings: Settings) -> list[tuple[str, str]]:
@@ -160,9 +163,7 @@ def views_sql(settings: Settings) -> list[tuple[str, str]]:
     found.append(("told", fill("told", {})))
     found.append(("matched", fill("matched", {"windows": f"{zlib.crc32(repr(windows).encode()):08x}"})))
     found.append(("scores", fill("scores", {})))
-    found.append(("anomalous", fill("anomalous", {
-        "window_start_ms": render.flink_millis("CAST(`window_start` AS TIMESTAMP_LTZ(3))"),
-    })))
+    found.append(("anomalous", fill("anomalous", {"technique": by_detector("technique"), "title": by_detector("title")})))
     found.append(("placed", fill("placed", {})))
     found.append(("incidents", fill("incidents", {"gap_ms": str(settings.stream.alert_gap // timedelta(milliseconds=1))})))
     found.append(("grouped", fill("grouped", {

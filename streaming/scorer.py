@@ -61,8 +61,6 @@ RESULT = (
     ("shadow_score", DataTypes.DOUBLE()),
     ("shadow_anomalous", DataTypes.BOOLEAN()),
     ("severity", DataTypes.STRING()),
-    ("technique", DataTypes.STRING()),
-    ("title", DataTypes.STRING()),
     ("reason", DataTypes.STRING()),
 )
 
@@ -174,14 +172,13 @@ def explain(
     for i in np.flatnonzero(anomalous):
         k = top[i, 0]
         why[i] = reason(detector.signals[k], seen[i, k], expected[i, k], baseline[i])
-    same = {"model_version": f"{detector.use_case}/{version}", "technique": detector.technique, "title": detector.title}
     return {
         "place": place, "score": score, "anomalous": anomalous, "baseline": baseline,
+        "model_version": np.full(len(rows), f"{detector.use_case}/{version}", dtype=object),
         "top_signals": heaviest(np.broadcast_to(names, seen.shape)), "top_observed": heaviest(seen), "top_expected": heaviest(expected),
         "top_shares": heaviest(share), "signals": _objects(seen), "expected": _objects(expected),
         "usual_low": usual[:, 0], "usual_high": usual[:, 1],
         "severity": np.array(severities, dtype=object)[severity], "reason": why,
-        **{k: np.full(len(rows), v, dtype=object) for k, v in same.items()},
     }
 
 

@@ -27,6 +27,11 @@ class Handed:
     inputs: tuple[str, ...]
     """SQL of type DOUBLE over the view's columns; what several detectors read is there once."""
 
+    @property
+    def text(self) -> str:
+        """All but the inputs, as Handed.java reads it."""
+        return ",".join((f"{self.view}|{self.lookback}|{self.every_ms}", *(f"{d.use_case}|{d.name}|{len(d.signals)}" for d in self.detectors)))
+
     def read(self, flat: Array) -> Array:
         """(n, 1 + inputs, lookback): of n device's metrics the windows' ends and then each input, the newest last; NaN: none."""
         return flat.reshape(-1, 1 + len(self.inputs), self.lookback)

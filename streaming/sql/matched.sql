@@ -2,7 +2,7 @@
 -- held at its end; without a model it goes no further. State of windows of another kind has another uid: no job resumes from it.
 SELECT
   `use_case`, `detector`, `device_id`,
-  CAST(TO_TIMESTAMP_LTZ(`begin_ms`, 3) AS TIMESTAMP(3)) AS `window_start`, CAST(TO_TIMESTAMP_LTZ(`end_ms`, 3) AS TIMESTAMP(3)) AS `window_end`,
+  tidewatch_time(`begin_ms`) AS `window_start`, tidewatch_time(`end_ms`) AS `window_end`,
   `end_ms` AS `window_end_ms`, `rowtime`, `asked`, `metric`, `inputs`, `source`, `baseline`
 FROM tidewatch_match(
   windows => TABLE `windows` PARTITION BY (`bucket`),

@@ -10,7 +10,7 @@ CREATE TABLE `${name}_records` (
   `kafka_partition` INT METADATA FROM 'partition' VIRTUAL,
   `kafka_offset` BIGINT METADATA FROM 'offset' VIRTUAL,
   `reason` AS ${reason},
-  `rowtime` AS CASE WHEN (${reason}) IS NULL THEN TO_TIMESTAMP_LTZ(${time} + ${ahead_ms}, 3) END,
+  `rowtime` AS CASE WHEN (${reason}) IS NULL THEN tidewatch_time(${time} + ${ahead_ms}) END,
   WATERMARK FOR `rowtime` AS `rowtime` - ${lateness}
 ) WITH (
   'connector' = 'kafka',

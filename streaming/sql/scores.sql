@@ -6,7 +6,7 @@ SELECT
   `r`.`top_shares` AS `top_shares`, `r`.`signals` AS `signals`, `r`.`expected` AS `expected`,
   `r`.`usual_low` AS `usual_low`, `r`.`usual_high` AS `usual_high`,
   `r`.`shadow_version` AS `shadow_version`, `r`.`shadow_score` AS `shadow_score`, `r`.`shadow_anomalous` AS `shadow_anomalous`,
-  `r`.`severity` AS `severity`, `r`.`technique` AS `technique`, `r`.`title` AS `title`,
+  `r`.`severity` AS `severity`,
   CASE WHEN `r`.`reason` = '' OR `metric`[`r`.`place`] = '' THEN `r`.`reason` ELSE CONCAT(`metric`[`r`.`place`], ': ', `r`.`reason`) END AS `reason`
 FROM (
   SELECT *, tidewatch_score(`asked`, `inputs`, `source`, `baseline`) AS `r`

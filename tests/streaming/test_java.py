@@ -8,7 +8,7 @@ import json
 import os
 import random
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -203,6 +203,17 @@ def test_noise_never_raises(flow: Decoder) -> None:
 def test_addresses(flow: Decoder, address: str, external: bool) -> None:
     assert flow(encode(FLOW, a_flow(dst_ip=address)))["external"] is external
     assert flow(encode(FLOW, a_flow(direction="in", src_ip=address, dst_ip="10.0.0.1")))["external"] is external
+
+
+def test_times_and_days(jvm: Any) -> None:
+    """To and fro, also before 1970 and when a late event is of the day before."""
+    time, millis, day = jvm.tidewatch.stream.Time(), jvm.tidewatch.stream.Millis(), jvm.tidewatch.stream.Day()
+    midnight = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp() * 1000)
+    for ms in (midnight - 1, midnight, midnight + 1, midnight - 1, 0, -1, -86_400_000, -86_400_001):
+        at = time.eval(ms)
+        assert millis.eval(at) == ms
+        assert day.eval(at).toString() == f"{datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms):%Y-%m-%d}"
+    assert time.eval(None) is day.eval(None) is millis.eval(None) is None
 
 
 def test_a_jar_that_is_current_is_not_built_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -26,9 +27,9 @@ MINUTE, T0 = 60_000, 1_795_474_800_000
 WINDOWS, DEVICES = 50, ("a", "b", "gerät-€")
 SEEN = next(h for h in handed() if h.lookback > 1 and h.view == "reading_1m")
 ALONE = next(h for h in handed() if h.view == "flow_1m" and h.lookback == 1)
-APART = next(h for h in handed() if h.every_ms > 1)
 EVERY = 10
-"""Of `APART`, each tenth minute is kept here, instead of each hour."""
+APART = dataclasses.replace(next(h for h in handed() if h.every_ms > 1), every_ms=EVERY * 60_000)
+"""Each tenth minute is kept here, instead of each hour."""
 GAP = 20
 """Minute in which device b reports nothing."""
 CHANGE = T0 + 30 * MINUTE - 1
@@ -64,9 +65,7 @@ def windows() -> Iterator[dict[str, Any]]:
                 for m in range(2) if h is SEEN else (0,):
                     if (d, i) != (1, GAP) or h is not SEEN:
                         yield {
-                            "view": h.view, "detectors": [f"{x.use_case}|{x.name}|{len(x.signals)}" for x in h.detectors], "device_id": device,
-                            "metric": f"m{m}" if h is SEEN else "", "begin_ms": end(i) - MINUTE, "end_ms": end(i), "lookback": h.lookback,
-                            "every_ms": EVERY * MINUTE if h is APART else h.every_ms,
+                            "handed": h.text, "device_id": device, "metric": f"m{m}" if h is SEEN else "", "begin_ms": end(i) - MINUTE, "end_ms": end(i),
                             "inputs": [None if np.isnan(x) else x for x in (INPUTS[d, m] if h is SEEN else FAR[d])[i]] if h is not ALONE else [float(i)] * len(h.inputs),
                         }
 
@@ -101,8 +100,8 @@ def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             f"CREATE TABLE `{name}` ({columns}, `rowtime` AS TO_TIMESTAMP_LTZ({time}, 3), WATERMARK FOR `rowtime` AS TO_TIMESTAMP_LTZ({mark}, 3))"
             f" WITH ('connector'='filesystem', 'path'='{(folder / name).as_uri()}', 'format'='json')")
 
-    table("windows", "`view` STRING, `detectors` ARRAY<STRING>, `device_id` STRING, `bucket` AS tidewatch_bucket(`device_id`), `metric` STRING,"
-          " `begin_ms` BIGINT, `end_ms` BIGINT, `lookback` INT, `every_ms` BIGINT, `inputs` ARRAY<DOUBLE>", "`end_ms` - 1", "`end_ms` - 2", list(windows()))
+    table("windows", "`handed` STRING, `device_id` STRING, `bucket` AS tidewatch_bucket(`device_id`), `metric` STRING,"
+          " `begin_ms` BIGINT, `end_ms` BIGINT, `inputs` ARRAY<DOUBLE>", "`end_ms` - 1", "`end_ms` - 2", list(windows()))
     never_late = f"COALESCE(`valid_from`, 0) + {job.NEVER_LATE // timedelta(milliseconds=1)}"
     found = [
         baseline(x.name, device, "m0" if h is SEEN else "", len(x.signals), T0 - 1)
@@ -118,7 +117,7 @@ def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         {"use_case": "lie", "version": "2", "uri": uri["lie"], "valid_from": CHANGE, "shadow_version": "3", "shadow_uri": uri["lie"]}, {"use_case": None, "version": "3"}, {"use_case": "lie", "version": "3"},
     ])
     for name, sql in job.views_sql(load()):
-        if name in ("told", "matched", "scores"):
+        if name in ("told", "matched", "scores", "anomalous"):
             te.create_temporary_view(name, te.sql_query(sql))
     # a local Flink runs its Python workers in this process and leaves their environment (PYFLINK_GATEWAY_DISABLED=1) behind
     with mock.patch.dict(os.environ):
@@ -234,6 +233,14 @@ def test_they_are_scored_in_a_python_worker_as_they_are_here(flink: Any, rows: R
             assert (w[n] is None or np.isnan(w[n])) if got[k][n] is None else got[k][n] == pytest.approx(w[n], rel=1e-12), (k, n)
         assert {n: got[k][n] for n in others} == {n: w[n] for n in others}, k
         assert [float(x) for x in got[k]["top"][1:-1].split(", ")] == w["top_observed"].tolist()
+
+
+@pytest.mark.flink
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_anomalous_says_what_its_detector_stands_for(flink: Any) -> None:
+    with flink.execute_sql("SELECT `detector`, `technique`, `title`, `window_end_ms` - `window_start_ms` FROM `anomalous`").collect() as answer:
+        got = {tuple(r) for r in answer}
+    assert got and got <= {(d.name, d.technique, d.title, MINUTE) for d in all_detectors()}
 
 
 def test_what_several_detectors_read_is_handed_over_once() -> None:

@@ -130,11 +130,6 @@ def flink_interval(span: timedelta) -> str:
     return f"INTERVAL '{span.days} {minutes // 60:02}:{minutes % 60:02}:{seconds.total_seconds():06.3f}' DAY TO SECOND"
 
 
-def flink_millis(column: str) -> str:
-    """A Flink timestamp as a BIGINT of milliseconds."""
-    return f"(EXTRACT(EPOCH FROM {column}) * 1000 + EXTRACT(MILLISECOND FROM {column}))"
-
-
 def ahead_seconds(source: str) -> int:
     """So far the time attribute of an event source is ahead of the event time: its views' delay. Raises ContractError if they differ."""
     delays = {features.view(n).name: features.view(n).delay_seconds for n in features.names() if source in {s.name for s in features.view(n).sources}}
@@ -147,7 +142,7 @@ def flink_view_sql(view: FeatureView) -> tuple[tuple[str, str], ...]:
     """The view as Flink queries, (name, query) in order, each to be made a temporary view of that name.
 
     Every source is a relation of its own name with a time attribute `rowtime`, of an event `ahead_seconds` ahead. The last query is the view:
-    keys, `window_start`, `window_end` (TIMESTAMP(3), UTC), features, `window_end_ms` (BIGINT), `rowtime`.
+    keys, `window_start`, `window_end` (TIMESTAMP_LTZ(3)), features, `window_end_ms` (BIGINT), `rowtime`.
     """
     selects = []
     for s in view.sources:
@@ -163,14 +158,14 @@ def flink_view_sql(view: FeatureView) -> tuple[tuple[str, str], ...]:
             f"{view.name}: with a delay of {view.delay_seconds} s its windows would hold something else.",
             "over windows: at least theirs and less than one of them more; over raw events: 0 or more, the same in all views",
         )
-    delay = flink_interval(timedelta(seconds=view.delay_seconds)) if view.delay_seconds else ""
-    offset = f", {delay}" if delay else ""
+    offset = f", {flink_interval(timedelta(seconds=view.delay_seconds))}" if view.delay_seconds else ""
     window = f"TUMBLE(TABLE {given}, {time}, {size}{offset})" if view.tumbling else f"HOP(TABLE {given}, {time}, {slide}, {size}{offset})"
     keys = [quoted(k) for k in view.keys]
-    start, end = (f"`{n}` - {delay}" if delay else f"`{n}`" for n in ("window_start", "window_end"))
+    # the engine's own bounds are without a zone, and dear to convert; its time is a millisecond before the end
+    end = f"tidewatch_millis(`window_time`) + {1 - 1000 * view.delay_seconds}"
     columns = [
-        *keys, f"{start} AS `window_start`", f"{end} AS `window_end`", *_flink_aggregates(view),
-        f"EXTRACT(EPOCH FROM {end}) * 1000 AS `window_end_ms`", "`window_time` AS `rowtime`",
+        *keys, f"tidewatch_time({end} - {1000 * view.size_seconds}) AS `window_start`", f"tidewatch_time({end}) AS `window_end`", *_flink_aggregates(view),
+        f"{end} AS `window_end_ms`", "`window_time` AS `rowtime`",
     ]
     return (
         (f"{view.name}_input", "\nUNION ALL\n".join(selects)),

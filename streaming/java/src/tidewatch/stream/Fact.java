@@ -91,12 +91,24 @@ public class Fact {
         return Arrays.copyOf(to.array(), to.position());
     }
 
-    /** Write the d signals' centers of an hour, and behind them their scales; false, and nothing written, if they are not of d signals. */
-    boolean unpack(int hour, int d, double[] to, int at) {
-        if (numbers.length == 0 || signals() != d) {
-            return false;
+    /**
+     * Write the d signals' centers of an hour, and behind them their scales.
+     *
+     * @param bytes a baseline, as {@link #toBytes} made it
+     * @return the first letter of whose it is; a blank, and nothing written, if that is not said or it is not of d signals
+     */
+    static char unpack(byte[] bytes, int hour, int d, double[] to, int at) {
+        ByteBuffer from = ByteBuffer.wrap(bytes).position(Long.BYTES);
+        char whose = ' ';
+        int texts = from.get();
+        for (int i = 0; i < texts; i++) {
+            int length = from.getShort();
+            whose = i == 0 && length > 0 ? (char) from.get(from.position()) : whose;
+            from.position(from.position() + length);
         }
-        ByteBuffer from = ByteBuffer.wrap(numbers);
+        if (whose == ' ' || !from.hasRemaining() || signals(from.slice()) != d) {
+            return ' ';
+        }
         for (int i = 0; i < d; i++) {
             to[at + d + i] = from.getDouble();
             double base = from.getDouble();
@@ -110,11 +122,10 @@ public class Fact {
             }
             from.position(hours + size(step));
         }
-        return true;
+        return whose;
     }
 
-    private int signals() {
-        ByteBuffer from = ByteBuffer.wrap(numbers);
+    private static int signals(ByteBuffer from) {
         int n = 0;
         for (; from.hasRemaining(); n++) {
             from.position(from.position() + 3 * Double.BYTES + size(from.getDouble(from.position() + 2 * Double.BYTES)));

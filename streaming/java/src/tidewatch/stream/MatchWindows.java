@@ -112,14 +112,14 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
         windows.setList(waiting);
         time.registerOnTime(FORGET, Instant.ofEpochMilli((Math.floorDiv(now, DAY) + 1) * DAY));
         due.sort(Comparator.<Window>comparingLong(w -> w.end).thenComparing(w -> w.metric));
-        Map<String, List<Window>> together = new LinkedHashMap<>();
+        Map<Window.Together, List<Window>> together = new LinkedHashMap<>();
         for (Window window : due) {
             together.computeIfAbsent(window.together(), key -> new ArrayList<>()).add(window);
         }
-        Map<String, String> asked = new HashMap<>();
+        Map<Handed.Detector, String> asked = new HashMap<>();
         for (List<Window> metrics : together.values()) {
             byte[] inputs = bytes(seen(metrics, rings));
-            for (String detector : metrics.get(0).detectors) {
+            for (Handed.Detector detector : metrics.get(0).how().detectors()) {
                 if (!asked.containsKey(detector)) {
                     asked.put(detector, asked(detector, known));
                 }
@@ -131,13 +131,12 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
     }
 
     /** What {@link Match#asked} says for a detector; null as long as its use case has no model. */
-    private static String asked(String detector, MapView<String, byte[]> known) throws Exception {
-        String[] parts = detector.split("\\|");
-        Fact model = held(known, parts[0]);
+    private static String asked(Handed.Detector detector, MapView<String, byte[]> known) throws Exception {
+        Fact model = held(known, detector.useCase());
         if (model == null) {
             return null;
         }
-        StringBuilder made = new StringBuilder(parts[0]).append('\n').append(parts[1]);
+        StringBuilder made = new StringBuilder(detector.useCase()).append('\n').append(detector.name());
         for (String text : model.texts) {
             made.append('\n').append(text.replace('\n', ' '));
         }
@@ -171,32 +170,33 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
 
     /** Of each metric: the ends of its windows, then each input of them; NaN where there is none. */
     private static double[] seen(List<Window> metrics, MapView<String, byte[]> rings) throws Exception {
-        Window first = metrics.get(0);
-        int size = (1 + first.inputs.length) * first.lookback;
+        Handed how = metrics.get(0).how();
+        int inputs = metrics.get(0).inputs.length;
+        int size = (1 + inputs) * how.lookback();
         double[] found = new double[metrics.size() * size];
         Arrays.fill(found, Double.NaN);
         for (int i = 0; i < metrics.size(); i++) {
             Window window = metrics.get(i);
             byte[] ring = null;
-            if (window.lookback > 1) {
-                ring = Ring.add(rings.get(window.series()), window);
-                rings.put(window.series(), ring);
+            if (how.lookback() > 1) {
+                String series = window.series();
+                ring = Ring.add(rings.get(series), window, how);
+                rings.put(series, ring);
             } else {
-                ring = Ring.add(null, window);
+                ring = Ring.add(null, window, how);
             }
-            Ring.read(ring, window.inputs.length, window.lookback, found, i * size);
+            Ring.read(ring, inputs, how.lookback(), found, i * size);
         }
         return found;
     }
 
-    private void tell(List<Window> metrics, String detector, String asked, byte[] inputs, MapView<String, byte[]> known) throws Exception {
-        String[] parts = detector.split("\\|");
-        int signals = Integer.parseInt(parts[2]);
+    private void tell(List<Window> metrics, Handed.Detector detector, String asked, byte[] inputs, MapView<String, byte[]> known) throws Exception {
         Window first = metrics.get(0);
         int n = metrics.size();
+        int signals = detector.signals();
         Match match = new Match();
-        match.use_case = parts[0];
-        match.detector = parts[1];
+        match.use_case = detector.useCase();
+        match.detector = detector.name();
         match.device_id = first.deviceId;
         match.begin_ms = first.begin;
         match.end_ms = first.end;
@@ -209,9 +209,8 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
         int hour = (int) Math.floorMod(Math.floorDiv(first.end, HOUR), 24L);
         for (int i = 0; i < n; i++) {
             match.metric[i] = metrics.get(i).metric;
-            Fact baseline = held(known, parts[1] + "|" + first.deviceId + "|" + match.metric[i]);
-            boolean found = baseline != null && baseline.unpack(hour, signals, numbers, 2 * i * signals) && !baseline.texts[0].isEmpty();
-            source.append(found ? baseline.texts[0].charAt(0) : ' ');
+            byte[] baseline = known.get(detector.name() + "|" + first.deviceId + "|" + match.metric[i]);
+            source.append(baseline == null ? ' ' : Fact.unpack(baseline, hour, signals, numbers, 2 * i * signals));
         }
         match.source = source.toString();
         match.baseline = bytes(numbers);

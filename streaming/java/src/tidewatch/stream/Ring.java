@@ -10,15 +10,15 @@ final class Ring {
      * The ring with one more window, and without those that are more than asked for or older than an int of milliseconds (24
      * days); nor the newest so far, if its end is none of those that are kept.
      */
-    static byte[] add(byte[] ring, Window window) {
+    static byte[] add(byte[] ring, Window window, Handed how) {
         int size = Integer.BYTES + window.inputs.length * Double.BYTES;
         ByteBuffer old = ByteBuffer.wrap(ring == null || (ring.length - Long.BYTES) % size != 0 ? new byte[Long.BYTES] : ring);
         int known = (old.capacity() - Long.BYTES) / size;
-        if (known > 0 && window.everyMs > 1 && old.getLong(0) % window.everyMs != 0) {
+        if (known > 0 && how.everyMs() > 1 && old.getLong(0) % how.everyMs() != 0) {
             known--;
         }
         long later = window.end - old.getLong(0);
-        int first = Math.max(0, known + 1 - window.lookback);
+        int first = Math.max(0, known + 1 - how.lookback());
         while (first < known && (later < 0 || old.getInt(Long.BYTES + first * size) + later > Integer.MAX_VALUE)) {
             first++;
         }
