@@ -179,7 +179,7 @@ public final class MatchWindows extends ProcessTableFunction<Match> {
             Window window = metrics.get(i);
             byte[] ring = null;
             if (how.lookback() > 1) {
-                String series = window.series();
+                String series = window.series(how);
                 ring = Ring.add(rings.get(series), window, how);
                 rings.put(series, ring);
             } else {

@@ -36,8 +36,7 @@ public class Window {
     }
 
     /** The series that the window continues. */
-    String series() {
-        Handed how = how();
+    String series(Handed how) {
         return how.view() + "|" + deviceId + "|" + metric + (how.everyMs() > 1 ? "|" + how.everyMs() : "");
     }
 
