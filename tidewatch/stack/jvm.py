@@ -14,7 +14,7 @@ from tidewatch.settings import Settings
 
 OLDEST, NEWEST = 17, 21
 COLLECTOR = ("-XX:+UseParallelGC", "-XX:ParallelGCThreads=2", "-XX:+UseTransparentHugePages")
-"""The collector that costs least: G1 spent a quarter of Pinot's CPU time and a sixth of Flink's (docs/sizing.md). Where the kernel has no
+"""The collector that costs least: G1 spent a quarter of Pinot's CPU time and a sixth of Flink's (docs/measured.md). Where the kernel has no
 huge pages to give, Java says so and goes on without."""
 FIX = "install Java 17, e.g. `apt-get install openjdk-17-jre-headless`, or point JAVA_HOME at one"
 

@@ -105,7 +105,7 @@ def _properties(settings: Settings, role: str) -> str:
                 "pinot.server.instance.segmentTarDir": data / "server" / "segments",
                 "pinot.server.instance.realtime.alloc.offheap": "true",
                 "pinot.server.instance.reload.consumingSegment": "true",
-                # of all partitions, which fill at about the same time; four at once hold up the stream's scores (docs/sizing.md)
+                # of all partitions, which fill at about the same time; four at once hold up the stream's scores (docs/measured.md)
                 "pinot.server.instance.realtime.max.parallel.segment.builds": 1,
                 # without these a restarted server answers from half of its rows
                 "pinot.server.startup.enableServiceStatusCheck": "true",

@@ -2,7 +2,7 @@ package tidewatch.stream;
 
 /**
  * What a detector gets to score a window of a device. What Python's workers read of it is texts and bytes, for each array and each
- * column more costs them time (docs/sizing.md). Numbers are doubles of eight bytes, the lowest first.
+ * column more costs them time (docs/measured.md). Numbers are doubles of eight bytes, the lowest first.
  */
 public class Match {
     public String use_case;

@@ -21,7 +21,7 @@ import org.slf4j.LoggerFactory;
  * Reads one JSON record of a topic into a Pinot row: the fields that the table has, and elements of arrays that are columns of their own.
  *
  * <p>Pinot's own JSONMessageDecoder makes a tree of the whole record, a map of the tree and arrays of its lists, from which a
- * {@code jsonPath} a column then takes one element: of {@code scores} a row costs more than twice as much so (docs/sizing.md). It also leaves
+ * {@code jsonPath} a column then takes one element: of {@code scores} a row costs more than twice as much so (docs/measured.md). It also leaves
  * nulls out of an array before elements are counted, so that a signal's value stood in the column of the one before; here a null has its place.
  *
  * <p>What is no JSON object, or has an object or an array of arrays in a field that the table has, is told in the log and skipped: Pinot counts
